@@ -1,0 +1,1 @@
+"""skybatch: an embedded batch engine."""

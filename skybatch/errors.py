@@ -1,0 +1,129 @@
+"""Every error skybatch raises on purpose.
+
+One base class; each class carries the exit code its cause has on the command line and, where one exists,
+the command that goes on. Messages name the thing at fault first, then the cause, then the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SkybatchError(Exception):
+    """Base of all expected errors: shown as one line and an exit code, never as a traceback."""
+
+    exit_code: int = 1
+
+
+class UsageError(SkybatchError):
+    """Something asked for makes no sense as it stands; nothing was started."""
+
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    """A name that is not known; the message lists the candidates and the nearest one."""
+
+    def __init__(self, kind: str, name: str, candidates: Iterable[str]) -> None:
+        known = sorted(candidates)
+        super().__init__(f"unknown {kind} {name!r}{nearest(name, known)}; known: {', '.join(known) or 'none'}")
+
+
+class MapperError(UsageError):
+    """The mapper cannot be shipped or called; found before work starts."""
+
+
+class JobNotFound(UsageError):
+    """No job has this id or prefix."""
+
+
+class InputMissing(UsageError):
+    """The input cannot be found or opened."""
+
+
+class OutputExists(SkybatchError):
+    """Something that is not this job's stands at an output's place; it is left untouched."""
+
+    exit_code = 73
+
+
+class JobLocked(SkybatchError):
+    """Another engine runs this job; this one stopped at once and changed nothing."""
+
+    exit_code = 5
+
+
+class UnfinishedJob(SkybatchError):
+    """A job with the same input and outputs stands unfinished; it can be resumed."""
+
+
+class CodeChanged(SkybatchError):
+    """Code or input differs from what the job was started with."""
+
+    exit_code = 4
+
+
+class JournalError(SkybatchError):
+    """The journal refused an operation."""
+
+    exit_code = 74
+
+
+class JournalDamaged(JournalError):
+    """The journal is missing, not a journal, truncated, or from a newer version."""
+
+
+class EpochLost(JournalError):
+    """Another engine has taken this job over; this one must stop."""
+
+    exit_code = 5
+
+
+class WinnerConflict(JournalError):
+    """A result arrived for a range that already has a winner or was set aside for good."""
+
+
+class UntrustedFolder(JournalError):
+    """The job folder is a symlink, or others own it or may write to it: resuming would run their code."""
+
+
+class NetworkFilesystem(JournalError):
+    """The job folder lies on a network filesystem, where SQLite's locks cannot be trusted."""
+
+
+class RecordError(SkybatchError):
+    """One input record cannot be read; it is that item's failure."""
+
+
+class ResultError(SkybatchError):
+    """One result cannot be written; it is that item's failure."""
+
+
+class SegmentDamaged(SkybatchError):
+    """A segment file is missing, truncated or altered."""
+
+
+class MissingBatches(SkybatchError):
+    """Batch files do not cover all items; a merge would have gaps."""
+
+
+class Paused(SkybatchError):
+    """The job stopped in a resumable state."""
+
+    exit_code = 75
+
+
+class JobFailed(SkybatchError):
+    """The job failed; `job_id`, `cause` and `command` say which, why, and how to go on."""
+
+    def __init__(self, job_id: str, cause: str, command: str, *, exit_code: int = 1) -> None:
+        self.job_id, self.cause, self.command = job_id, cause, command
+        self.exit_code = exit_code
+        super().__init__(f"job {job_id}: {cause}\n  to go on: {command}")
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the candidate nearest to `name`, or nothing."""
+    close = difflib.get_close_matches(name, list(candidates), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -27,7 +27,8 @@ class UnknownName(UsageError):
 
     def __init__(self, kind: str, name: str, candidates: Iterable[str]) -> None:
         known = sorted(candidates)
-        super().__init__(f"unknown {kind} {name!r}{nearest(name, known)}; known: {', '.join(known) or 'none'}")
+        listed = ", ".join(known) or "none"
+        super().__init__(f"unknown {kind} {name!r}{nearest(name, known)}; known: {listed}")
 
 
 class MapperError(UsageError):

@@ -1,0 +1,251 @@
+"""The worker's parent: starts the worker, relays frames, keeps its log, and sees that nothing outlives it.
+
+Run as a script, with frames to and from the engine on stdin and stdout. Standard library only. It stays
+alive and awake while C code in the worker holds the GIL, and ends the worker and every process the worker
+started (it is their subreaper) when the engine goes away, when the worker dies, or when a range exceeds
+the batch timeout.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+# Run as a file, so that skybatch need not be importable; -I leaves this folder off sys.path.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from frames import HEADER, Decoder, encode, write_all  # type: ignore[import-not-found]
+from mark import SIZE, STAGES, Mark  # type: ignore[import-not-found]
+
+sys.path.pop(0)
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+FIRST_PRIVATE_FD = 600  # above what careless code closes with os.closerange(0, 256)
+
+
+class Log:
+    """The worker's stdout and stderr, capped: past the cap the rest is dropped, and said so once."""
+
+    def __init__(self, path, cap):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._fd = os.open(path, flags, 0o600)
+        self._left = cap
+
+    def write(self, data):
+        if self._left <= 0:
+            return
+        try:
+            write_all(self._fd, data[: self._left])
+            self._left -= len(data)
+            if self._left <= 0:
+                write_all(self._fd, b"\n[log full: what follows was dropped]\n")
+        except OSError:
+            self._left = 0  # a full disk must not stop the relay
+
+
+def main():
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    config = first_frame()
+    log = Log(config["log"], config["log_cap"])
+    child = Child(config)
+    timeout = config.get("batch_timeout_s")
+    poll = select.poll()
+    for fd in (0, child.socket.fileno(), child.output):
+        poll.register(fd, select.POLLIN)
+    try:
+        reason = relay(poll, child, log, timeout)
+    except (BrokenPipeError, KeyboardInterrupt):
+        reason = None
+    status = child.end()
+    drain(child.output, log)
+    if reason is not None:
+        report(child.mark, status, reason)
+
+
+def first_frame():
+    decoder = Decoder()
+    while True:
+        data = read_exactly_one(decoder)
+        if data is not None:
+            return data
+
+
+def read_exactly_one(decoder):
+    # One frame and not a byte more: what follows it belongs to the worker.
+    head = read_n(HEADER.size)
+    (length,) = HEADER.unpack(head)
+    frames = decoder.feed(head + read_n(length))
+    return frames[0] if frames else None
+
+
+def read_n(count):
+    data = b""
+    while len(data) < count:
+        piece = os.read(0, count - len(data))
+        if not piece:
+            sys.exit(0)
+        data += piece
+    return data
+
+
+class Child:
+    """The worker process and the descriptors that lead to it."""
+
+    def __init__(self, config):
+        ours, theirs = socket.socketpair()
+        output, worker_output = os.pipe()
+        memory = os.memfd_create("skybatch-mark")
+        os.ftruncate(memory, SIZE)
+        self.mark = Mark(memory)
+        self.mark.clear()
+        self.socket, self.output = ours, output
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                become_worker(config, theirs.fileno(), memory, worker_output, parent)
+            finally:
+                os._exit(127)
+        theirs.close()
+        os.close(worker_output)
+        os.close(memory)
+        write_all(ours.fileno(), encode(config))
+        write_all(1, encode({"op": "started", "pid": self.pid, "parent": parent}))
+
+    def end(self):
+        """Kill the worker's group and every descendant; return the worker's wait status."""
+        status = None
+        for _ in range(200):
+            kill(-self.pid)
+            kill(self.pid)
+            for pid in children():
+                kill(-pid)
+                kill(pid)
+            while True:
+                try:
+                    pid, code = os.waitpid(-1, os.WNOHANG if status is not None else 0)
+                except ChildProcessError:
+                    return status
+                if pid == 0:
+                    break
+                if pid == self.pid:
+                    status = code
+            time.sleep(0.005)  # the killed need a moment to be reaped
+        return status
+
+
+def become_worker(config, channel, memory, output, parent):
+    os.setsid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    import fcntl
+
+    channel = fcntl.fcntl(channel, fcntl.F_DUPFD, FIRST_PRIVATE_FD)
+    memory = fcntl.fcntl(memory, fcntl.F_DUPFD, FIRST_PRIVATE_FD)
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
+    os.execv(sys.executable, [sys.executable, script, str(channel), str(memory)])
+
+
+def children():
+    try:
+        with open("/proc/self/task/%d/children" % os.getpid()) as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        return []
+
+
+def kill(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def relay(poll, child, log, timeout):
+    """Carry bytes until something ends; return why, or None when the engine is gone."""
+    worker = child.socket.fileno()
+    upward = bytearray()
+    log_open = True
+    while True:
+        wait = None if timeout is None else max(0.0, time_left(child.mark, timeout)) * 1000 + 1
+        ready = dict(poll.poll(wait))
+        if 0 in ready:
+            data = os.read(0, 1 << 16)
+            if not data:
+                return None
+            try:
+                write_all(worker, data)
+            except OSError:
+                return "exit"
+        if log_open and child.output in ready:
+            data = os.read(child.output, 1 << 16)
+            log.write(data)
+            if not data:
+                log_open = False
+                poll.unregister(child.output)
+        if worker in ready:
+            try:
+                data = os.read(worker, 1 << 16)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                return "exit"
+            upward += data
+            forward_whole_frames(upward)
+        if timeout is not None and time_left(child.mark, timeout) <= 0:
+            return "timeout"
+
+
+def forward_whole_frames(buffer):
+    """A worker that dies within a frame must not leave half of it in the engine's stream."""
+    end = 0
+    while len(buffer) - end >= HEADER.size:
+        (length,) = HEADER.unpack_from(buffer, end)
+        if len(buffer) - end < HEADER.size + length:
+            break
+        end += HEADER.size + length
+    if end:
+        write_all(1, bytes(buffer[:end]))
+        del buffer[:end]
+
+
+def time_left(mark, timeout):
+    """Seconds until the range longest in hand exceeds the timeout; the whole timeout when none is."""
+    since = [held.since for held in map(mark.read, range(len(STAGES))) if held]
+    return timeout - (time.monotonic() - min(since)) if since else timeout
+
+
+def drain(output, log):
+    os.set_blocking(output, False)
+    try:
+        while True:
+            data = os.read(output, 1 << 16)
+            if not data:
+                return
+            log.write(data)
+    except BlockingIOError:
+        return
+
+
+def report(mark, status, reason):
+    held = {}
+    for stage, name in enumerate(STAGES):
+        in_hand = mark.read(stage)
+        held[name] = [in_hand.start, in_hand.end, time.monotonic() - in_hand.since] if in_hand else None
+    try:
+        write_all(1, encode({"op": "lost", "reason": reason, "status": status, "held": held}))
+    except OSError:
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""The built-in executors, registered like any plugin's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skybatch.hookspecs import hookimpl
+
+
+@hookimpl
+def skybatch_executors() -> dict[str, Any]:
+    from skybatch.executors.inline import InlineExecutor
+    from skybatch.executors.local import LocalExecutor
+
+    return {"local": LocalExecutor, "inline": InlineExecutor}

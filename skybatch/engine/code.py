@@ -14,9 +14,7 @@ import inspect
 import json
 import os
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,7 +23,7 @@ from types import MethodType, ModuleType
 from typing import Any
 
 from skybatch.engine.code_modules import UserModules, is_installed
-from skybatch.engine.code_slice import SourceFile
+from skybatch.engine.code_slice import Slice, SourceFile
 from skybatch.errors import MapperError
 
 MANIFEST = "manifest.json"
@@ -51,10 +49,27 @@ class Captured:
 
         Objects that travel by cloudpickle are the exception: their bytes may differ from run to run.
         """
-        digest = hashlib.sha256(json.dumps(self.refs, sort_keys=True).encode())
-        for name, content in sorted(self.files.items()):
-            digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
-        return digest.hexdigest()[:32]
+        return _digest(self.refs, self.files)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same for code that does the same, to tell whether an earlier job was made with it.
+
+        Unlike `hash`, it overlooks comments and layout of a script, and the order in which a pickle
+        happens to hold its sets.
+        """
+        return _digest(
+            self.refs, {name: self._essence(name, content) for name, content in self.files.items()}
+        )
+
+    def _essence(self, name: str, content: bytes) -> bytes:
+        if name in self.slices:
+            return ast.dump(ast.parse(content)).encode()
+        if name.endswith(".pkl"):
+            from skybatch.engine.code_pickle import essence
+
+            return essence(content)
+        return content
 
     def store(self, code_folder: Path) -> Path:
         """Write all of it to `code_folder`/<hash>, whole or not at all, and return that folder.
@@ -65,12 +80,15 @@ class Captured:
         if target.exists():
             return target
         code_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=code_folder))
+        fresh = code_folder / f".new-{os.urandom(8).hex()}"
+        fresh.mkdir(mode=0o700)
         try:
             for name, content in {**self.files, MANIFEST: self._manifest()}.items():
                 _write_durably(fresh, name, content)
             fresh.rename(target)
         except OSError:
+            import shutil  # seldom needed, and slow to import
+
             shutil.rmtree(fresh, ignore_errors=True)
             if not target.exists():  # else another process stored the same code first
                 raise
@@ -162,6 +180,7 @@ class _Capture:
     files: dict[str, bytes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     slices: dict[str, _Asked] = field(default_factory=dict)
+    sources: dict[Path, SourceFile] = field(default_factory=dict)
     pickle_imports: set[str] = field(default_factory=set)
 
     def add(self, key: str, value: object) -> None:
@@ -171,6 +190,7 @@ class _Capture:
         elif found.file is None or is_installed(found.file):
             self._import(key, value, found)
         elif _travels_whole(found.module):
+            self.modules.last_resort.append(os.path.dirname(found.file))
             self.refs[key] = {"via": "source", "module": found.module.__name__, "name": found.name}
         else:
             self._slice(key, value, found, Path(found.file))
@@ -182,13 +202,15 @@ class _Capture:
             self.refs[key] = {"via": "import", "module": found.module.__name__, "name": found.name}
 
     def _slice(self, key: str, value: object, found: _Definition, path: Path) -> None:
-        source = SourceFile(path)
+        source = self._source(path)
         name = found.name.partition(".")[0]
         package = getattr(found.module, "__package__", None) or ""
+        if not package:
+            self.modules.last_resort.append(str(path.parent))
         missing = source.slice([name], package=package).missing
         if missing:
             listed = ", ".join(sorted(missing))
-            self._pickle(key, value, f"{listed} is only set in the script's __main__ block")
+            self._pickle(key, value, f"{listed} is set in the script's __main__ block")
         elif not source.binds(name):
             self._pickle(key, value, f"{path} does not define {name!r} at its top level")
         else:
@@ -197,6 +219,11 @@ class _Capture:
             asked = self.slices.setdefault(module, _Asked(path=path, names=[], package=package))
             asked.names = sorted({*asked.names, name})
             self.refs[key] = {"via": "source", "module": module, "name": found.name}
+
+    def _source(self, path: Path) -> SourceFile:
+        if path not in self.sources:
+            self.sources[path] = SourceFile(path)
+        return self.sources[path]
 
     def _slice_module(self, module: ModuleType, path: Path) -> str:
         if module.__name__ == "__main__":
@@ -219,7 +246,7 @@ class _Capture:
         slices = {}
         for module, asked in self.slices.items():
             name = f"modules/{module}.py"
-            part = _slice_of(asked)
+            part = _slice_of(self._source(asked.path), asked.names, asked.package)
             self.files[name], origins[name] = part.text.encode(), str(asked.path)
             slices[name] = {"names": asked.names, "package": asked.package}
             self.notes += part.notes
@@ -243,7 +270,9 @@ def _definition(value: object) -> _Definition | None:
     names = [(getattr(value, "__module__", None), getattr(value, "__qualname__", None))]
     main = sys.modules.get("__main__")
     # A decorator without functools.wraps hides the name; the script still binds it by a `def`.
-    names += [("__main__", name) for name, bound in vars(main).items() if bound is value] if main else []
+    names += (
+        [("__main__", name) for name, bound in list(vars(main).items()) if bound is value] if main else []
+    )
     for module_name, name in names:
         module = sys.modules.get(module_name) if isinstance(module_name, str) else None
         if module is not None and isinstance(name, str) and _is_at(module, name, value):
@@ -279,12 +308,11 @@ def _travels_whole(module: ModuleType) -> bool:
     return root == (file.parent.name if file.name == "__init__.py" else file.name.partition(".")[0])
 
 
-def _slice_of(asked: _Asked) -> Any:
-    source = SourceFile(asked.path)
-    for name in asked.names:
+def _slice_of(source: SourceFile, names: list[str], package: str) -> Slice:
+    for name in names:
         if not source.binds(name):
-            raise MapperError(f"{asked.path}: does not define {name!r} at its top level")
-    return source.slice(asked.names, package=asked.package)
+            raise MapperError(f"{source.path}: does not define {name!r} at its top level")
+    return source.slice(names, package=package)
 
 
 def _pickled(key: str, value: object) -> tuple[bytes, set[str]]:
@@ -303,8 +331,7 @@ def _pickled(key: str, value: object) -> tuple[bytes, set[str]]:
 def _same_code(stored: Path, origin: Path, asked: dict[str, Any] | None) -> bool:
     try:
         if asked is not None:
-            request = _Asked(path=origin, names=asked["names"], package=asked["package"])
-            now: bytes = _slice_of(request).text.encode()
+            now = _slice_of(SourceFile(origin), asked["names"], asked["package"]).text.encode()
         else:
             now = origin.read_bytes()
     except (OSError, MapperError):
@@ -325,6 +352,13 @@ def _import_folders(origins: Mapping[str, str]) -> list[str]:
         depth = len(Path(name).parts) - 1  # below modules/
         folders.add(str(Path(origin).parents[depth - 1]))
     return sorted(folders)
+
+
+def _digest(refs: Mapping[str, Ref], files: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256(json.dumps(refs, sort_keys=True).encode())
+    for name, content in sorted(files.items()):
+        digest.update(f"\0{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:32]
 
 
 def _read_manifest(stored: Path) -> dict[str, Any]:

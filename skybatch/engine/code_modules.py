@@ -10,7 +10,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from skybatch.engine.code_slice import SourceFile
@@ -36,7 +36,8 @@ class UserModules:
     """Collects modules: `files` maps their places under `modules/` to their originals."""
 
     def __init__(self, search: Sequence[str] = ()) -> None:
-        self._search = list(search)  # folders to look in beside sys.path
+        self._search = list(search)  # folders to look in before sys.path
+        self.last_resort: list[str] = []  # and after it
         self._seen: set[str] = set()
         self.files: dict[str, Path] = {}
 
@@ -53,7 +54,7 @@ class UserModules:
 
     def _places(self, root: str) -> list[Path]:
         """Its file, or its folder (several for a namespace package); none when it is not the user's own."""
-        found = _of_loaded(root) or _of_spec(root, self._search)
+        found = _of_loaded(root) or _of_spec(root, self._search, self.last_resort)
         return [Path(place) for place in found if not is_installed(place)]
 
     def _take(self, root: str, place: Path) -> Iterator[str]:
@@ -82,17 +83,21 @@ def _of_loaded(root: str) -> list[str]:
     return list(getattr(module, "__path__", []))
 
 
-def _of_spec(root: str, search: list[str]) -> list[str]:
-    try:
-        spec = importlib.util.find_spec(root)
-    except (ImportError, ValueError):  # a module made by hand has no spec
-        spec = None
-    spec = spec or PathFinder.find_spec(root, search)
+def _of_spec(root: str, search: list[str], last_resort: list[str]) -> list[str]:
+    spec = PathFinder.find_spec(root, search) or _found_by_import(root)
+    spec = spec or PathFinder.find_spec(root, last_resort)
     if spec is None:
         return []
     if spec.origin and spec.has_location:
         return [_package_folder(spec.origin)]
     return list(spec.submodule_search_locations or [])
+
+
+def _found_by_import(root: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(root)
+    except (ImportError, ValueError):  # a module made by hand has no spec
+        return None
 
 
 def _package_folder(file: str) -> str:

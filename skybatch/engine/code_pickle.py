@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dis
 import io
+import pickletools
+import re
 from types import CodeType, ModuleType
 from typing import Any
 
 import cloudpickle
+
+_CLASS_TRACKER = re.compile("[0-9a-f]{32}")  # cloudpickle draws one per class and process
 
 
 def pickle_by_value(value: object) -> tuple[bytes, set[str]]:
@@ -19,6 +23,17 @@ def pickle_by_value(value: object) -> tuple[bytes, set[str]]:
     pickler = _WatchingPickler(buffer, protocol=5)
     pickler.dump(value)
     return buffer.getvalue(), {name.partition(".")[0] for name in pickler.modules}
+
+
+def essence(pickled: bytes) -> bytes:
+    """What a pickle holds, without the order and the numbering that vary from process to process."""
+    held = sorted(
+        f"{opcode.name} {argument!r}"
+        for opcode, argument, _ in pickletools.genops(pickled)
+        if opcode.name != "FRAME" and not opcode.name.endswith(("GET", "PUT"))
+        if not (isinstance(argument, str) and _CLASS_TRACKER.fullmatch(argument))
+    )
+    return "\n".join(held).encode()
 
 
 class _WatchingPickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types

@@ -39,7 +39,7 @@ class Slice:
     text: str  # Python source; what was dropped is blank
     imports: frozenset[str]  # top-level names of the modules it imports, anywhere in it
     notes: tuple[str, ...]  # statements left out that may have mattered
-    missing: frozenset[str]  # needed names that only the `__main__` block binds
+    missing: frozenset[str]  # needed names that the `__main__` block binds, if perhaps not it alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,15 +101,24 @@ class SourceFile:
     def slice(self, names: Iterable[str], *, package: str = "") -> Slice:
         """What `names` need; relative imports are rewritten as absolute ones of `package`."""
         kept, needed = self._closure(set(names))
-        guarded = {name for s in self.statements if s.is_main_guard for name in s.binds}
         bound = {name for statement in kept for name in statement.binds}
         roots = {root for statement in kept for root in _imported_roots(statement.node, package)}
         return Slice(
             text=self._text(kept, package),
             imports=frozenset(roots),
-            notes=tuple(self._left_out(kept)),
-            missing=frozenset((needed & guarded) - bound),
+            notes=tuple(self._left_out(kept, needed)),
+            missing=frozenset(needed & self._set_in_guard(bound)),
         )
+
+    def _set_in_guard(self, bound: set[str]) -> set[str]:
+        # Importing once more in the block what is imported above changes nothing.
+        guards = [statement for statement in self.statements if statement.is_main_guard]
+        return {
+            name
+            for statement in guards
+            for name in statement.binds
+            if name not in bound or name not in _imported_names(statement.node)
+        }
 
     def _closure(self, needed: set[str]) -> tuple[list[_Statement], set[str]]:
         kept: dict[int, _Statement] = {}
@@ -150,13 +159,14 @@ class SourceFile:
                 _make_absolute(lines, node, package)
         return "\n".join(lines).rstrip() + "\n"
 
-    def _left_out(self, kept: list[_Statement]) -> Iterator[str]:
+    def _left_out(self, kept: list[_Statement], needed: set[str]) -> Iterator[str]:
         variables = {n for s in kept if isinstance(s.node, _ASSIGNMENTS) for n in s.binds}
         stays = [s for s in self.statements if s not in kept and not s.is_main_guard]
         for statement in stays:
             if isinstance(statement.node, _DEFINITIONS + _IMPORTS):
                 continue
-            for name in sorted(_touched(statement.node) & variables):
+            set_by_call = {name for used in statement.uses for name in self._set_globally.get(used, ())}
+            for name in sorted(_touched(statement.node) & variables | set_by_call & needed):
                 yield (
                     f"{self.path}:{statement.node.lineno}: this statement may change {name!r};"
                     " it does not run in workers"
@@ -176,8 +186,7 @@ class SourceFile:
                 self._check_statement(statement, known)
 
     def _check_statement(self, statement: _Statement, known: Collection[str]) -> None:
-        future = any(getattr(node, "module", "") == "__future__" for node in self.tree.body)
-        for code in _codes(_compile(statement.node, str(self.path), deferred_annotations=future)):
+        for code in _codes(_compile(statement.node, str(self.path), deferred_annotations=True)):
             looked_up = list(_looked_up(code, optimised_only=True))
             if any(used == "NameError" for used, _ in looked_up):
                 continue
@@ -192,6 +201,21 @@ class SourceFile:
         whole = compile(self.tree, str(self.path), "exec", dont_inherit=True)
         stores = ("STORE_NAME", "STORE_GLOBAL")
         return {i.argval for code in _codes(whole) for i in dis.get_instructions(code) if i.opname in stores}
+
+    @cached_property
+    def _set_globally(self) -> dict[str, set[str]]:
+        """What each top-level function assigns to names of the module when it is called."""
+        return {
+            name: {
+                i.argval
+                for code in _codes(_compile(statement.node, str(self.path)))
+                for i in dis.get_instructions(code)
+                if i.opname == "STORE_GLOBAL"
+            }
+            for statement in self.statements
+            if isinstance(statement.node, _DEFINITIONS)
+            for name in statement.binds
+        }
 
     @property
     def _doubtful_names(self) -> bool:
@@ -261,6 +285,11 @@ def _touched(node: ast.stmt) -> set[str]:
         elif isinstance(part, ast.Attribute | ast.Subscript) and isinstance(part.ctx, ast.Store):
             touched.add(_root_name(part))
     return touched
+
+
+def _imported_names(tree: ast.AST) -> set[str]:
+    aliases = [alias for node in ast.walk(tree) if isinstance(node, _IMPORTS) for alias in node.names]
+    return {alias.asname or alias.name.partition(".")[0] for alias in aliases}
 
 
 def _imported_roots(tree: ast.AST, package: str) -> Iterator[str]:

@@ -36,7 +36,8 @@ def ship(**objects):
         print(json.dumps({{"error": str(error)}}))
         return
     stored = captured.store(Path({code!r}))
-    print(json.dumps({{"stored": str(stored), "refs": captured.refs, "notes": captured.notes}}))
+    told = {{"refs": captured.refs, "notes": captured.notes, "fingerprint": captured.fingerprint}}
+    print(json.dumps({{"stored": str(stored), **told}}))
 """
 
 CALL = """
@@ -91,7 +92,9 @@ class Shipper:
     def _ended(command: list[str], *, cwd: Path, stdin: str = "") -> dict[str, Any]:
         ended = subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
-        result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+        *noise, last = ended.stdout.splitlines()
+        result: dict[str, Any] = json.loads(last)
+        assert not noise or "stored" in result, f"what must not run in a worker printed {noise}"
         return result
 
 
@@ -156,7 +159,6 @@ def test_every_form_of_mapper_travels_from_a_script_as_source(shipper: Shipper) 
 
         ship(plain=plain, stacked=stacked, asynchronous=asynchronous, indented=indented, made=Made,
              data=Data, inner=Holder.Inner)
-        raise_if_run_again = open(__file__).read()
         """)
     assert {(ref["via"], ref["module"]) for ref in shipped["refs"].values()} == {("source", MAIN)}
     results = shipper.call(shipped)
@@ -165,8 +167,16 @@ def test_every_form_of_mapper_travels_from_a_script_as_source(shipper: Shipper) 
 
 
 def test_what_source_cannot_express_travels_by_cloudpickle(shipper: Shipper) -> None:
-    shipper.write("beside.py", "def add(x, n): return x + n\nclass Callable:\n def __init__(self, n): self.n = n\n"
-                  " def __call__(self, batch): return [add(x, self.n) for x in batch]\n")  # fmt: skip
+    shipper.write(
+        "beside.py",
+        """\
+        def add(x, n): return x + n
+        class Callable:
+            def __init__(self, n): self.n = n
+            def __call__(self, batch): return [add(x, self.n) for x in batch]
+        def make(n): return lambda batch: [add(x, n) for x in batch]
+        """,
+    )
     shipper.write("lazy.py", "TEN = 10\n")
     shipped = shipper.run("""\
         import functools
@@ -190,13 +200,14 @@ def test_what_source_cannot_express_travels_by_cloudpickle(shipper: Shipper) -> 
         if __name__ == "__main__":
             N = 10
             def guarded(batch): return two(N, batch)
-            ship(closure=make(10), anonymous=lambda batch: two(10, batch), partial=functools.partial(two, 10),
-                 instance=instance, imported=beside.Callable(10), guarded=guarded, method=Mapper(10).__call__)
+            ship(closure=make(10), anonymous=lambda batch: two(10, batch),
+                 partial=functools.partial(two, 10), instance=instance, method=Mapper(10).__call__,
+                 imported=beside.Callable(10), made=beside.make(10), guarded=guarded)
         """)
     assert {ref["via"] for ref in shipped["refs"].values()} == {"pickle"}
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     assert shipped["notes"][0].startswith(f"closure travels by cloudpickle: Python {version} only")
-    assert shipper.call(shipped) == dict.fromkeys(shipped["refs"], [11, 12])
+    assert shipper.call(shipped) == {key: [11, 12] for key in shipped["refs"]}
 
 
 def test_a_mapper_of_an_interactive_session_travels(shipper: Shipper) -> None:
@@ -242,6 +253,27 @@ def test_a_mapper_of_an_imported_module_travels_with_its_module(shipper: Shipper
     shipper.write("beside.py", "TEN = 10\n")
     shipped = shipper.run("from shipping import ship\nimport work\nship(mapper=work.mapper)\n")
     assert shipped["refs"]["mapper"] == {"via": "source", "module": "work", "name": "mapper"}
+    assert shipper.call(shipped) == {"mapper": [11, 12]}
+
+
+def test_a_file_loaded_by_its_path_finds_its_neighbours_in_workers(shipper: Shipper) -> None:
+    jobs = shipper.write("jobs/enrich.py", """\
+        raise_again = print("side effect")
+        def mapper(batch):
+            import neighbour
+            return [x + neighbour.TEN for x in batch]
+        """)  # fmt: skip
+    shipper.write("jobs/neighbour.py", "TEN = 10\n")
+    shipped = shipper.run(f"""\
+        import sys
+        from importlib.util import module_from_spec, spec_from_file_location
+        from shipping import ship
+        spec = spec_from_file_location("_job_file_1", {str(jobs)!r})
+        module = sys.modules["_job_file_1"] = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        ship(mapper=module.mapper)
+        """)
+    assert shipped["refs"]["mapper"]["module"] == "skybatch_file_enrich"
     assert shipper.call(shipped) == {"mapper": [11, 12]}
 
 
@@ -336,8 +368,25 @@ def test_the_hash_is_the_same_in_another_process(shipper: Shipper) -> None:
     assert first["stored"] != shipper.run(EDITABLE.format(offset=11, more=""))["stored"]
 
 
+def test_the_fingerprint_is_the_same_where_pickles_differ(shipper: Shipper) -> None:
+    script = """\
+        from shipping import ship
+        def make(names):
+            return lambda batch: [x for x in batch if x in {"a", "b", "c", "d"} or x in names]
+        class Mapper:
+            def __call__(self, batch): return NAME
+        NAME = "this"
+        ship(mapper=make({"e", "f", "g"}), other=Mapper())
+        """
+    first, second = shipper.run(script), shipper.run(script)
+    assert first["fingerprint"] == second["fingerprint"]
+    assert first["fingerprint"] != shipper.run(script.replace("this", "that"))["fingerprint"]
+
+
 def test_a_typo_is_told_before_any_work_starts(shipper: Shipper) -> None:
-    shipped = shipper.run("from shipping import ship\ndef mapper(batch):\n    return btach\nship(mapper=mapper)\n")
+    shipped = shipper.run(
+        "from shipping import ship\ndef mapper(batch):\n    return btach\nship(mapper=mapper)\n"
+    )
     assert shipped["error"].startswith(str(shipper.user / "script.py") + ":3: name 'btach' is not defined")
 
 

@@ -153,6 +153,18 @@ def test_a_change_that_does_not_travel_is_noted(source_file: Any) -> None:
     assert all("'LABELS'" in note for note in part.notes)
 
 
+def test_a_call_that_sets_a_needed_name_is_noted(source_file: Any) -> None:
+    part = source_file("""\
+        model = None
+        def setup():
+            global model
+            model = len
+        setup()
+        def mapper(batch): return [model(x) for x in batch]
+        """).slice(["mapper"])
+    assert [note.split(":")[1] for note in part.notes] == ["5"] and "'model'" in part.notes[0]
+
+
 def test_what_imports_brought_is_not_changed_in_workers(source_file: Any) -> None:
     part = source_file("""\
         import os
@@ -162,13 +174,24 @@ def test_what_imports_brought_is_not_changed_in_workers(source_file: Any) -> Non
     assert "environ" not in part.text
 
 
-def test_names_that_only_the_main_block_sets_are_told(source_file: Any) -> None:
+def test_names_that_the_main_block_sets_are_told(source_file: Any) -> None:
     part = source_file("""\
+        model = None
         def mapper(batch): return [model(x) for x in batch]
         if "__main__" == __name__:
             model = len
         """).slice(["mapper"])
     assert part.missing == {"model"}
+
+
+def test_an_import_repeated_in_the_main_block_is_not_missing(source_file: Any) -> None:
+    part = source_file("""\
+        import os
+        def mapper(batch): return [os.sep]
+        if __name__ == "__main__":
+            import os
+        """).slice(["mapper"])
+    assert not part.missing
 
 
 def test_a_typo_is_found_with_its_line_and_the_nearest_name(source_file: Any) -> None:

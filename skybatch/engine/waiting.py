@@ -1,0 +1,71 @@
+"""The ranges with a history of their own: which live, which wait, and since when they are due."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+from skybatch.engine.events import Unit
+
+Entry = tuple[float, int, int]  # not_before, start, end
+
+
+class Units:
+    """Live units by their start. A unit waits until it is granted; units that became due first go first."""
+
+    def __init__(self) -> None:
+        self._live: dict[int, Unit] = {}
+        self._granted: set[int] = set()  # starts
+        self._shared: list[Entry] = []  # heaps; entries whose unit is gone or granted are skipped when met
+        self._isolated: list[Entry] = []
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def get(self, start: int) -> Unit | None:
+        """The live unit that starts there, waiting or granted."""
+        return self._live.get(start)
+
+    def wait(self, unit: Unit) -> None:
+        """The unit lives and waits; it takes the place of the one with the same start."""
+        self._granted.discard(unit.start)
+        self._live[unit.start] = unit
+        heap = self._isolated if unit.isolated else self._shared
+        heappush(heap, (unit.not_before, unit.start, unit.end))
+
+    def end(self, start: int) -> None:
+        """The unit that starts there is won, dead or split; without one nothing happens."""
+        self._granted.discard(start)
+        self._live.pop(start, None)
+
+    def take_shared(self, now: float) -> Unit | None:
+        """Mark as granted, and return, the next due unit that may share its worker."""
+        return self._take(self._shared, now)
+
+    def take_isolated(self, now: float) -> Unit | None:
+        """Mark as granted, and return, the next due unit that must run alone."""
+        return self._take(self._isolated, now)
+
+    def isolated_due(self, now: float) -> bool:
+        """Whether a unit that must run alone is due."""
+        return self._first(self._isolated, now) is not None
+
+    def next_due(self, now: float) -> float | None:
+        """When, after `now`, the next unit becomes due. Those due already wait for a worker, not for time."""
+        tops = [heap[0][0] for heap in (self._shared, self._isolated) if heap and heap[0][0] > now]
+        return min(tops, default=None)
+
+    def _take(self, heap: list[Entry], now: float) -> Unit | None:
+        unit = self._first(heap, now)
+        if unit is not None:
+            heappop(heap)
+            self._granted.add(unit.start)
+        return unit
+
+    def _first(self, heap: list[Entry], now: float) -> Unit | None:
+        while heap and heap[0][0] <= now:
+            not_before, start, end = heap[0]
+            unit = self._live.get(start)
+            if unit and (unit.not_before, unit.end) == (not_before, end) and start not in self._granted:
+                return unit
+            heappop(heap)
+        return None

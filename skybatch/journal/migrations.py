@@ -1,0 +1,27 @@
+"""From older schemas to the present one: in order, each in a transaction of its own.
+
+A new journal is made from schema.py at once and lists all migrations as applied; `NAMES` says which.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+SET = "skybatch"
+NAMES = ("version_2",)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring an older journal to the present schema. The caller holds the job's lock."""
+    from sqlite_utils import Database, Migrations  # imports are slow; few journals are old
+
+    migrations = Migrations(SET)
+
+    @migrations()
+    def version_2(database: Database) -> None:
+        """Failures and grants are found by their place."""
+        database.execute("CREATE INDEX failures_by_start ON failures (start)")
+        database.execute("CREATE INDEX grants_by_start ON grants (start)")
+        database.execute("PRAGMA user_version = 2")
+
+    migrations.apply(Database(connection, execute_plugins=False))

@@ -1,0 +1,212 @@
+"""Pools: named executor configurations, applied from a `pool.yaml` and kept under `$SKYBATCH_HOME/pools/`.
+
+    executor: local            # default
+    workers: 2                 # per host; default: one per slot the executor finds
+    env: {HF_HOME: /data/hf}   # for the workers; ${ENV:NAME} is looked up when they start, never stored
+    activate_env: source .venv/bin/activate
+    setup: uv pip install vllm
+    options: {}                # the executor's own
+
+The form of Sky Batch, `pool: {workers: N}` with `resources:` and `setup:` beside it, is read too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from skybatch.engine.strict_yaml import Section, load, parse
+from skybatch.errors import UnknownName, UsageError
+
+LOCAL = "local"
+KEYS = {"executor", "workers", "env", "activate_env", "setup", "options", "pool", "resources"}
+# What Sky Batch's `resources` may say about renting a machine; here the executor's machines are given.
+PLACEMENT = {
+    "accelerators", "any_of", "cloud", "cpus", "disk_size", "disk_tier", "image_id", "infra", "instance_type",
+    "memory", "ordered", "ports", "region", "use_spot", "zone",
+}  # fmt: skip
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+REFERENCE = re.compile(r"\$\{ENV:([A-Za-z_][A-Za-z0-9_]*)\}")
+SECRET_WORDS = {"TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "CREDENTIALS", "APIKEY"}
+SECRET_ENDINGS = ("_KEY", "_KEY_ID", "_AUTH")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """One executor configuration."""
+
+    name: str  # "" for one written inline in a job file
+    executor: str = LOCAL  # a name that `skybatch plugins` lists
+    workers: int | None = None  # per host; None: one per slot the executor finds
+    env: Mapping[str, str] = field(default_factory=dict)  # for workers; secrets only as ${ENV:NAME}
+    activate_env: str | None = None  # a shell line run before each worker
+    setup: str | None = None  # a shell line that prepares a host; never run unasked
+    options: Mapping[str, Any] = field(default_factory=dict)  # the executor's own
+    ignored: tuple[str, ...] = ()  # keys of the reference's form that mean nothing here
+
+    def resolved_env(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+        """`env` with each ${ENV:NAME} looked up in `environ`, by default this process's; never to be stored.
+
+        Raises UsageError naming a variable that is not set.
+        """
+        source = os.environ if environ is None else environ
+        return {
+            key: REFERENCE.sub(lambda found: self._look_up(found[1], source), self.env[key])
+            for key in self.env
+        }
+
+    def _look_up(self, name: str, source: Mapping[str, str]) -> str:
+        if name not in source:
+            raise UsageError(f"pool {self.name or 'of this job'}: environment variable {name} is not set")
+        return source[name]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As JSON and YAML hold it, what is unset left out; `parse_pool` reads it back."""
+        values = {
+            "executor": self.executor,
+            "workers": self.workers,
+            "env": dict(self.env),
+            "activate_env": self.activate_env,
+            "setup": self.setup,
+            "options": dict(self.options),
+        }
+        return {key: value for key, value in values.items() if value not in (None, {})}
+
+
+def parse_pool(section: Section, name: str) -> Pool:
+    """The pool that a mapping of a file describes; raises UsageError naming file, line and nearest key."""
+    section.require_known(KEYS, "a pool")
+    nested = section.section("pool")
+    nested.require_known({"workers"}, "pool")
+    if nested.get("workers") is not None and section.get("workers") is not None:
+        raise section.error("workers is given twice: here and under pool", "workers")
+    executor = section.text("executor") or LOCAL
+    accelerators, ignored = _resources(section.section("resources"), executor)
+    return Pool(
+        name=name,
+        executor=executor,
+        workers=section.count("workers") or nested.count("workers"),
+        env=_env(section.section("env")),
+        activate_env=section.text("activate_env"),
+        setup=section.text("setup"),
+        options={**section.section("options"), **accelerators},
+        ignored=ignored,
+    )
+
+
+def _resources(resources: Section, executor: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What the executor gets of the reference's `resources`, and what means nothing here."""
+    resources.require_known(PLACEMENT, "resources")
+    ignored = tuple(f"resources.{key}" for key in resources if key != "accelerators")
+    if resources.get("accelerators") is None:
+        return {}, ignored
+    if executor in (LOCAL, "inline"):
+        problem = (
+            f"resources.accelerators: the {executor} executor hands out cores, not devices;"
+            " name an executor that does, or leave the line out and pick the device in the mapper"
+        )
+        raise resources.error(problem, "accelerators")
+    return {"accelerators": resources["accelerators"]}, ignored
+
+
+def _env(section: Section) -> dict[str, str]:
+    return {key: _env_value(section, key, value) for key, value in section.items()}
+
+
+def _env_value(section: Section, key: str, value: object) -> str:
+    if not ENV_NAME.fullmatch(key):
+        raise section.error(f"env: {key!r} is not a name for an environment variable", key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise section.error(f"env: write the value of {key} as a string, in quotes", key)
+    if looks_secret(key) and value and not REFERENCE.search(value):
+        raise section.error(
+            f"env: {key} looks like a credential, and pools are kept in a file;"
+            f" write ${{ENV:{key}}} and set the variable where jobs are started",
+            key,
+        )
+    return value
+
+
+def looks_secret(name: str) -> bool:
+    """Whether an environment variable of this name usually holds a credential."""
+    upper = name.upper()
+    return not SECRET_WORDS.isdisjoint(upper.split("_")) or upper.endswith(SECRET_ENDINGS)
+
+
+def apply(file: Path, name: str) -> Pool:
+    """Check the pool file and keep it as `name`, replacing an earlier one whole; raises UsageError."""
+    _check_name(name)
+    if name == LOCAL:
+        raise UsageError("the pool 'local' is built in: choose another name")
+    pool = parse_pool(load(file), name)
+    _write(_file(name), pool)
+    return pool
+
+
+def get(name: str) -> Pool:
+    """The pool kept as `name`; raises UnknownName. `local` is always there."""
+    if name == LOCAL:
+        return Pool(name=LOCAL)
+    if not NAME.fullmatch(name) or not _file(name).is_file():
+        raise UnknownName("pool", name, names())
+    return parse_pool(load(_file(name)), name)
+
+
+def names() -> list[str]:
+    """Every pool's name, sorted; `local` is always there."""
+    return sorted({LOCAL, *(path.stem for path in _folder().glob("*.yaml"))})
+
+
+def delete(name: str) -> None:
+    """Forget the pool kept as `name`; jobs running on it go on. UnknownName, or UsageError for `local`."""
+    if name == LOCAL:
+        raise UsageError("the pool 'local' is built in and cannot be deleted")
+    if not NAME.fullmatch(name) or not _file(name).is_file():
+        raise UnknownName("pool", name, names())
+    _file(name).unlink()
+
+
+def from_mapping(values: Mapping[str, Any], name: str = "") -> Pool:
+    """The pool that `Pool.to_mapping` described, or a mapping given in code."""
+    import json
+
+    return parse_pool(parse(json.dumps(dict(values)), f"pool {name}".strip()), name)
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise UsageError(f"a pool's name is letters, digits, '_', '.', '-', not {name!r}")
+
+
+def _folder() -> Path:
+    from skybatch.engine.folder import home
+
+    return home() / "pools"
+
+
+def _file(name: str) -> Path:
+    return _folder() / f"{name}.yaml"
+
+
+def _write(path: Path, pool: Pool) -> None:
+    """Atomically: a job that starts meanwhile sees the old pool or the new."""
+    import yaml
+
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+        try:
+            yaml.safe_dump(pool.to_mapping(), file, sort_keys=False, allow_unicode=True)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)  # made 0600 by tempfile
+        except BaseException:
+            os.unlink(file.name)
+            raise

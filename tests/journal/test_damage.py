@@ -24,6 +24,12 @@ def _random_page(path: Path) -> None:
         file.write(os.urandom(4096))
 
 
+def _random_leaf(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 4096 // 2 * 4096)
+        file.write(os.urandom(4096))
+
+
 def _newer(path: Path) -> None:
     sql = sqlite3.connect(path)
     sql.execute("PRAGMA user_version = 99")
@@ -52,6 +58,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "headless": (lambda path: os.truncate(path, 60), "not a skybatch journal"),
     "random bytes": (_random_bytes, "damaged"),
     "a random page": (_random_page, "damaged"),
+    "a random leaf": (_random_leaf, "damaged"),
     "newer": (_newer, "newer skybatch"),
     "another database": (_foreign, "not a skybatch journal"),
     "without a job": (_no_job, "no job"),

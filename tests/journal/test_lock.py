@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 
 from skybatch.errors import JobLocked, JournalError
-from skybatch.journal import JobLock, Reader, holder, is_held
+from skybatch.journal import JobLock, Reader, forking, holder, is_held
 from tests.journal.support import new_journal, won
 
 HOLD = """
@@ -121,6 +122,17 @@ print("fine")
         cwd=Path(__file__).parents[2],
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "fine\n", "")
+
+
+def test_what_is_never_freed_outlives_its_last_name() -> None:
+    class Thing:
+        pass
+
+    thing = Thing()
+    seen = weakref.ref(thing)
+    forking.never_free(thing)
+    del thing
+    assert seen() is not None
 
 
 def test_a_closed_reader_is_nothing_to_a_fork(tmp_path: Path) -> None:

@@ -1,1 +1,65 @@
-"""skybatch: an embedded batch engine."""
+"""skybatch: an embedded batch engine. Every name here is imported when it is first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skybatch import io_formats, registry, utils
+    from skybatch.engine.dataset import Dataset
+    from skybatch.engine.job import Job, jobs, resume
+    from skybatch.errors import JobFailed, Paused, SkybatchError
+    from skybatch.io_formats import ImageWriter, InputReader, JsonReader, JsonWriter, OutputWriter
+    from skybatch.worker.mapper import remote_function
+    from skybatch.worker.runtime import Context, context, load, save_results
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Context",
+    "Dataset",
+    "ImageWriter",
+    "InputReader",
+    "Job",
+    "JobFailed",
+    "JsonReader",
+    "JsonWriter",
+    "OutputWriter",
+    "Paused",
+    "SkybatchError",
+    "context",
+    "io_formats",
+    "jobs",
+    "load",
+    "registry",
+    "remote_function",
+    "resume",
+    "save_results",
+    "utils",
+]
+
+_HOMES = {
+    "skybatch.engine.dataset": ("Dataset",),
+    "skybatch.engine.job": ("Job", "jobs", "resume"),
+    "skybatch.errors": ("JobFailed", "Paused", "SkybatchError"),
+    "skybatch.io_formats": ("ImageWriter", "InputReader", "JsonReader", "JsonWriter", "OutputWriter"),
+    "skybatch.worker.mapper": ("remote_function",),
+    "skybatch.worker.runtime": ("Context", "context", "load", "save_results"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    elif name in __all__:
+        value = importlib.import_module(f"skybatch.{name}")
+    else:
+        raise AttributeError(f"module 'skybatch' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -93,11 +93,19 @@ class NetworkFilesystem(JournalError):
     """The job folder lies on a network filesystem, where SQLite's locks cannot be trusted."""
 
 
-class RecordError(SkybatchError):
+class ItemError(SkybatchError):
+    """One item cannot be read or its result not written; `item` is its index where it is known."""
+
+    def __init__(self, message: str, *, item: int | None = None) -> None:
+        self.item = item
+        super().__init__(message)
+
+
+class RecordError(ItemError):
     """One input record cannot be read; it is that item's failure."""
 
 
-class ResultError(SkybatchError):
+class ResultError(ItemError):
     """One result cannot be written; it is that item's failure."""
 
 
@@ -110,9 +118,14 @@ class MissingBatches(SkybatchError):
 
 
 class Paused(SkybatchError):
-    """The job stopped in a resumable state."""
+    """The job stopped in a resumable state; `job_id`, `cause` and `command` as in JobFailed."""
 
     exit_code = 75
+
+    def __init__(self, job_id: str, cause: str, command: str, *, exit_code: int = 75) -> None:
+        self.job_id, self.cause, self.command = job_id, cause, command
+        self.exit_code = exit_code
+        super().__init__(f"job {job_id}: {cause}\n  to go on: {command}")
 
 
 class JobFailed(SkybatchError):

@@ -1,8 +1,9 @@
-"""The range in hand, written where the worker's death cannot erase it.
+"""The ranges in hand, written where the worker's death cannot erase them.
 
-A small shared mapping of three slots, one per stage of the worker. The worker's threads write their own
-slot when they take a range up and when they put it down; the parent reads all three when the worker has
-died or may be stuck. Times are CLOCK_MONOTONIC, the same for all processes of a machine.
+A small shared mapping: a slot for the reading thread, one for the writing thread, and one for each batch that
+the mapper may have in flight. The worker's threads write their own slot when they take a range up and when
+they put it down; the parent reads all when the worker has died or may be stuck. Times are CLOCK_MONOTONIC,
+the same for all processes of a machine.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ from __future__ import annotations
 import mmap
 import struct
 import time
-from typing import NamedTuple, Optional
+from typing import List, NamedTuple
 
-READING, MAPPING, WRITING = range(3)
-STAGES = ("reading", "mapping", "writing")
+READING, WRITING, MAPPING = range(3)
 _SLOT = struct.Struct("<qqd")
-SIZE = 3 * _SLOT.size
 _EMPTY = _SLOT.pack(-1, -1, 0.0)
 
 
-class InHand(NamedTuple):
-    """A range a stage is at work on."""
+def size_for(concurrency: int) -> int:
+    """Bytes of the mapping for `concurrency` batches in flight."""
+    return (MAPPING + concurrency) * _SLOT.size
 
+
+class InHand(NamedTuple):
+    """A range some thread is at work on."""
+
+    slot: int
     start: int
     end: int
     since: float  # monotonic seconds
@@ -30,34 +35,39 @@ class InHand(NamedTuple):
 class Mark:
     """Both sides' view of the shared mapping behind `fd` (which may be closed afterwards)."""
 
-    def __init__(self, fd: int) -> None:
-        self._map = mmap.mmap(fd, SIZE)
+    def __init__(self, fd: int, concurrency: int = 1) -> None:
+        self._slots = MAPPING + concurrency
+        self._map = mmap.mmap(fd, size_for(concurrency))
 
     def clear(self) -> None:
         """Empty all slots."""
-        for stage in range(3):
-            self.put_down(stage)
+        for slot in range(self._slots):
+            self.put_down(slot)
 
-    def take_up(self, stage: int, start: int, end: int) -> None:
-        """Say that `stage` is at work on `[start, end]` from now on."""
-        _SLOT.pack_into(self._map, stage * _SLOT.size, start, end, time.monotonic())
+    def take_up(self, slot: int, start: int, end: int) -> None:
+        """Say that `slot` is at work on `[start, end]` from now on."""
+        _SLOT.pack_into(self._map, slot * _SLOT.size, start, end, time.monotonic())
 
-    def put_down(self, stage: int) -> None:
-        """Say that `stage` has nothing in hand."""
-        offset = stage * _SLOT.size
+    def put_down(self, slot: int) -> None:
+        """Say that `slot` has nothing in hand."""
+        offset = slot * _SLOT.size
         self._map[offset : offset + _SLOT.size] = _EMPTY
 
-    def read(self, stage: int) -> Optional[InHand]:
-        """What `stage` has in hand, or None."""
-        start, end, since = _SLOT.unpack_from(self._map, stage * _SLOT.size)
-        return None if start < 0 else InHand(start, end, since)
+    def held(self) -> List[InHand]:
+        """What is in hand, longest held first."""
+        found = []
+        for slot in range(self._slots):
+            start, end, since = _SLOT.unpack_from(self._map, slot * _SLOT.size)
+            if start >= 0:
+                found.append(InHand(slot, start, end, since))
+        return sorted(found, key=lambda hand: hand.since)
 
 
 class NoMark:
     """For a worker that shares its process with the engine: nobody survives to read a mark."""
 
-    def take_up(self, stage: int, start: int, end: int) -> None:
+    def take_up(self, slot: int, start: int, end: int) -> None:
         """Nothing to do."""
 
-    def put_down(self, stage: int) -> None:
+    def put_down(self, slot: int) -> None:
         """Nothing to do."""

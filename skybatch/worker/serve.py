@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from typing import Callable, Dict
+import sys
+import threading
+import traceback
 
 from skybatch.worker.frames import Decoder, Frame, encode, write_all
-from skybatch.worker.mark import Mark
+from skybatch.worker.mark import Mark, NoMark
 
 READ_SIZE = 1 << 16
-Handler = Callable[[Frame], None]
 
 
 class Channel:
-    """Frames to and from the engine (relayed by the worker's parent)."""
+    """Frames to and from the engine (relayed by the worker's parent). One thread receives, any may send."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._decoder = Decoder()
         self._arrived: list[Frame] = []
+        self._sending = threading.Lock()
 
     def receive(self) -> Frame | None:
         """The next frame, waiting for it; None when the engine is gone."""
@@ -31,7 +34,8 @@ class Channel:
 
     def send(self, frame: Frame) -> None:
         """Send one frame whole. Raises OSError when the parent is gone."""
-        write_all(self._fd, encode(frame))
+        with self._sending:
+            write_all(self._fd, encode(frame))
 
 
 def serve_process(channel_fd: int, mark_fd: int) -> None:
@@ -40,24 +44,40 @@ def serve_process(channel_fd: int, mark_fd: int) -> None:
     Called once, as the whole life of a worker process. A process that ends without `bye` counts as lost.
     """
     channel = Channel(channel_fd)
-    mark = Mark(mark_fd)
-    os.close(mark_fd)
-    mark.clear()
     config = channel.receive()
     if config is None:
         return
-    serve(channel, {})
+    mark = Mark(mark_fd, config.get("concurrency", 1))
+    os.close(mark_fd)
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    gc.set_threshold(50_000, 20, 50)  # batches come and go whole; looking through them often finds nothing
+    serve(channel, mark, config)
 
 
-def serve(channel: Channel, handlers: Dict[str, Handler]) -> None:
-    """Hand every frame to the handler of its `op`; a frame nobody handles is answered by `broken`."""
-    while (frame := channel.receive()) is not None:
-        op = frame["op"]
-        if op == "stop":
-            channel.send({"op": "bye"})
-            return
-        handler = handlers.get(op)
-        if handler is None:
-            channel.send({"op": "broken", "message": f"this worker knows no operation {op!r}"})
-            return
-        handler(frame)
+def serve(channel: Channel, mark: Mark | NoMark, config: Frame) -> None:
+    """Do the work of one worker; whatever cannot be charged to a range is answered by `broken`."""
+    try:
+        if config.get("role") == "reduce":
+            from skybatch.worker.reducing import reduce_outputs
+
+            reduce_outputs(channel, config)
+        else:
+            from skybatch.worker.session import Session
+
+            Session(channel, mark, config).run()
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            return  # the engine is gone
+        _broken(channel, error)
+    except BaseException as error:
+        _broken(channel, error)
+    else:
+        channel.send({"op": "bye"})
+
+
+def _broken(channel: Channel, error: BaseException) -> None:
+    from skybatch.worker.fault import describe
+
+    traceback.print_exception(error)
+    channel.send({"op": "broken", **describe(error)})

@@ -1,0 +1,304 @@
+"""`Dataset.map`: check all that can be checked, freeze the job, and have it run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from skybatch.engine import code as shipping
+from skybatch.engine import folder as folders
+from skybatch.engine import spec as specs
+from skybatch.engine.finish import token_of
+from skybatch.engine.folder import JobFolder
+from skybatch.engine.job import Job, announce, run_engine, unfinished
+from skybatch.engine.run import Formats, RunOptions
+from skybatch.engine.spec import JobSpec
+from skybatch.errors import OutputExists, UnknownName, UsageError
+from skybatch.formats import storage
+from skybatch.formats.base import InputReader, OutputWriter
+from skybatch.journal.journal import Journal
+from skybatch.journal.lock import JobLock
+from skybatch.journal.rows import JobRow
+from skybatch.worker import mapper as mappers
+from skybatch.worker import runtime
+
+ON_ERROR = ("fail", "skip")
+
+
+class Dataset:
+    """An indexed dataset: whatever a reader reads."""
+
+    def __init__(self, reader: InputReader) -> None:
+        if not isinstance(reader, InputReader):
+            raise UsageError(f"a Dataset is made from an InputReader, not {type(reader).__name__}")
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def map(
+        self,
+        mapper: Any,
+        pool_name: str | None = None,
+        batch_size: int = 32,
+        output: OutputWriter | Sequence[OutputWriter] | None = None,
+        activate_env: str | None = None,
+        stream: bool = True,
+        *,
+        executor: str | None = None,
+        workers: int | None = None,
+        mapper_args: Mapping[str, Any] | None = None,
+        concurrency: int = 1,
+        name: str | None = None,
+        max_retries: int = 3,
+        batch_timeout_s: float | None = None,
+        on_error: str = "fail",
+        one_to_one: bool = True,
+        overwrite: bool = False,
+        resume: bool = False,
+    ) -> Job:
+        """Map every item once and publish the results; return when that is done.
+
+        `mapper` is a function of a batch (a list of dicts) that returns a list of dicts, a class whose
+        instances are such functions (made once per worker), an instance, one of those with async calls, or a
+        `remote_function`. `mapper_args` (JSON) go to the function as keywords, or to the class.
+
+        `batch_size` items make a range, the unit of retries. `output` is one writer or several. `pool_name`
+        names a pool; `executor` and `workers` choose without one. `activate_env` is a shell line that the
+        workers' Python is found after. `concurrency` is how many batches an async mapper has in flight.
+
+        A range that fails is tried `max_retries` times more, with back-off; `batch_timeout_s` seconds on one
+        batch count as a failure. `on_error`: "fail" publishes nothing when items fail for good, after mapping
+        the others; "skip" publishes without them. `one_to_one=False` allows any number of results per item.
+        `overwrite` allows the outputs to exist. With `stream=False` a detached engine runs the job, and this
+        returns as soon as that holds the job's lock.
+
+        A job with the same input, mapper and outputs that stands unfinished is an UnfinishedJob error, or is
+        resumed, with the code it was started with, when `resume` is true.
+
+        Raises UsageError and its kinds for what cannot work, OutputExists, JobFailed, Paused; each names the
+        command that goes on. Nothing is asked on the terminal.
+        """
+        if runtime.in_worker():
+            raise UsageError("Dataset.map() was called inside a worker; a mapper cannot start jobs of its own")
+        options = run_options(pool_name, executor, workers, activate_env)
+        plan = _Plan(
+            reader=self.reader,
+            mapper=mapper,
+            outputs=_outputs(output),
+            arguments=dict(mapper_args or {}),
+            one_to_one=one_to_one,
+            concurrency=concurrency,
+        )
+        _check_numbers(batch_size, max_retries, batch_timeout_s, concurrency, workers, on_error)
+        plan.check()
+        spec, captured = plan.freeze(
+            name=name or getattr(mapper, "__name__", type(mapper).__name__),
+            batch_size=batch_size,
+            max_retries=max_retries,
+            batch_timeout_s=batch_timeout_s,
+            on_error=on_error,
+            overwrite=overwrite,
+            run=options,
+        )
+        home = folders.home()
+        earlier = unfinished(home, spec, resume=resume)
+        if earlier is not None:
+            announce(earlier.id, "resumed")
+            return run_engine(earlier.folder, options if pool_name or executor or workers else None, stream)
+        _check_outputs(spec)
+        return _start(home, spec, captured, plan.formats(), options, stream)
+
+
+def run_options(
+    pool_name: str | None, executor: str | None, workers: int | None, activate_env: str | None
+) -> RunOptions:
+    """The run's options from a pool and what overrides it. Raises UnknownName for a pool that is not there."""
+    values: dict[str, Any] = {}
+    if pool_name is not None and pool_name != "local":
+        from skybatch.engine import pools
+
+        pool = pools.get(pool_name)
+        values = {
+            "executor": pool.executor,
+            "workers": pool.workers,
+            "env": dict(pool.env),
+            "activate_env": pool.activate_env,
+            "options": dict(pool.options),
+        }
+    for key, value in (("executor", executor), ("workers", workers), ("activate_env", activate_env)):
+        if value is not None:
+            values[key] = value
+    return RunOptions(**values)
+
+
+class _Plan:
+    """What one `map()` call asks for, before it is a job."""
+
+    def __init__(
+        self,
+        *,
+        reader: InputReader,
+        mapper: Any,
+        outputs: list[OutputWriter],
+        arguments: dict[str, Any],
+        one_to_one: bool,
+        concurrency: int,
+    ) -> None:
+        self.reader, self.mapper, self.outputs, self.arguments = reader, mapper, outputs, arguments
+        self.one_to_one, self.concurrency = one_to_one, concurrency
+
+    def check(self) -> None:
+        """Raise UsageError or MapperError for what cannot work."""
+        form = mappers.form_of(self.mapper)
+        mappers.check_call(self.mapper, form, self.arguments)
+        if self.concurrency > 1 and not mappers.is_async(self.mapper, form):
+            raise UsageError("concurrency is for async mappers; for others, ask for more workers")
+        self.reader.check()
+        for writer in self.outputs:
+            writer.check()
+            if not self.one_to_one and not writer.accepts_any_count:
+                raise UsageError(
+                    f"{type(writer).__name__} needs one result per item (it does not set accepts_any_count); "
+                    "one_to_one=False cannot be used with it"
+                )
+        paths = [specs.absolute_output(writer.path).rstrip("/") for writer in self.outputs]
+        for path in paths:
+            if paths.count(path) > 1:
+                raise UsageError(f"two outputs have the same path: {path}")
+
+    def freeze(self, *, run: RunOptions, **settings: Any) -> tuple[JobSpec, shipping.Captured]:
+        """The job's spec, and its code."""
+        objects: dict[str, object] = {"mapper": self.mapper, "reader": type(self.reader)}
+        objects |= {f"output{k}": type(writer) for k, writer in enumerate(self.outputs)}
+        captured = shipping.capture(objects)
+        reader = specs.fields_of(self.reader, "reader")
+        if type(self.reader).__module__.startswith("skybatch.") and storage.is_local(self.reader.path):
+            reader["path"] = storage.local_path(self.reader.path)
+        outputs = []
+        for writer in self.outputs:
+            fields = specs.fields_of(writer, "writer")
+            outputs.append({**fields, "path": specs.absolute_output(writer.path)})
+        replaces: list[dict[str, int] | None] = [None] * len(outputs)
+        if settings["overwrite"]:
+            replaces = [token_of(fields["path"].rstrip("/")) for fields in outputs]
+        spec = JobSpec(
+            id=folders.new_id(),
+            created_at=time.time(),
+            cwd=os.getcwd(),
+            code=captured.hash,
+            refs=captured.refs,
+            reader=reader,
+            outputs=outputs,
+            mapper_args=self.arguments,
+            one_to_one=self.one_to_one,
+            concurrency=self.concurrency,
+            replaces=replaces,
+            run={
+                "executor": run.executor,
+                "workers": run.workers,
+                "env": run.env,
+                "activate_env": run.activate_env,
+                "options": run.options,
+            },
+            **settings,
+        )
+        return spec, captured
+
+    def formats(self) -> Formats:
+        """Reader and writers for the engine, with the paths made absolute."""
+        for writer in self.outputs:
+            writer.path = specs.absolute_output(writer.path)
+        return Formats(reader=self.reader, writers=self.outputs)
+
+
+def _outputs(output: OutputWriter | Sequence[OutputWriter] | None) -> list[OutputWriter]:
+    outputs = [output] if isinstance(output, OutputWriter) else list(output or ())
+    if not outputs:
+        raise UsageError("map() needs an output: a writer, or a list of writers")
+    for writer in outputs:
+        if not isinstance(writer, OutputWriter):
+            raise UsageError(f"an output is an OutputWriter, not {type(writer).__name__}")
+    return outputs
+
+
+def _check_numbers(
+    batch_size: int,
+    max_retries: int,
+    batch_timeout_s: float | None,
+    concurrency: int,
+    workers: int | None,
+    on_error: str,
+) -> None:
+    least = {"batch_size": (batch_size, 1), "max_retries": (max_retries, 0), "concurrency": (concurrency, 1)}
+    if workers is not None:
+        least["workers"] = (workers, 1)
+    for key, (value, minimum) in least.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise UsageError(f"{key} must be a whole number, at least {minimum}; not {value!r}")
+    if batch_timeout_s is not None and not batch_timeout_s > 0:
+        raise UsageError(f"batch_timeout_s must be more than 0; not {batch_timeout_s!r}")
+    if on_error not in ON_ERROR:
+        raise UnknownName("on_error policy", str(on_error), ON_ERROR)
+
+
+def _check_outputs(spec: JobSpec) -> None:
+    """Raise OutputExists when something stands at an output's place and may not be replaced."""
+    for fields in spec.outputs:
+        path = fields["path"]
+        if not storage.is_local(path):
+            continue
+        plain = path.rstrip("/")
+        if os.path.isdir(plain):
+            if not path.endswith("/") and os.listdir(plain) and not spec.overwrite:
+                raise OutputExists(f"output {path}: a folder with files in it is there; {_REMEDY}")
+            if path.endswith("/") and os.listdir(plain) and not spec.overwrite:
+                raise OutputExists(f"output {path}: the folder is not empty; {_REMEDY}")
+        elif os.path.lexists(plain):
+            if path.endswith("/"):
+                raise OutputExists(f"output {path}: a file is there; move it away")
+            if not spec.overwrite:
+                raise OutputExists(f"output {path} exists; {_REMEDY}")
+
+
+_REMEDY = "move it away, or allow it to be replaced: overwrite=True (skybatch run --overwrite)"
+
+
+def _start(
+    home: Path,
+    spec: JobSpec,
+    captured: shipping.Captured,
+    formats: Formats,
+    options: RunOptions,
+    stream: bool,
+) -> Job:
+    """Bring the job into being, and have it run here or by a detached engine."""
+    folder = JobFolder.create(home, spec.id)
+    folder.check_filesystem()
+    captured.store(folder.code)
+    lock = JobLock(folder.path)
+    lock.acquire()
+    try:
+        row = JobRow(
+            id=spec.id,
+            name=spec.name,
+            created_at=spec.created_at,
+            batch_size=spec.batch_size,
+            code_hash=spec.code,
+            spec_hash=spec.identity(),
+        )
+        journal = Journal.create(folder.journal, row, [fields["path"] for fields in spec.outputs])
+        spec.save(folder.spec)
+        announce(spec.id, "started")
+        for note in captured.notes:
+            print(f"skybatch: {note}", file=sys.stderr)
+        if stream:
+            return run_engine(folder, options, stream, fresh=(spec, journal, formats, lock))
+        journal.close()
+    finally:
+        lock.release()
+    return run_engine(folder, options, stream)

@@ -1,0 +1,260 @@
+"""Reduce, publish, clean up: every step journalled before and after, so that any of them can be taken again.
+
+    open --merged, token journalled--> publishing --link or rename--> published --> cleaned
+
+The token says how the published file is recognised as this job's: its inode, size and modification time. A
+resumed job that finds its own token at the output's place has published already.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skybatch.errors import JobFailed
+from skybatch.failpoints import reach
+from skybatch.formats import batchfiles, storage
+from skybatch.formats.base import OutputWriter, SegmentWriter
+from skybatch.formats.merge import Merger, Piece
+from skybatch.formats.segment import extents, read_index
+from skybatch.journal.rows import OutputRow, Run, Segment
+from skybatch.worker.frames import Frame
+
+if TYPE_CHECKING:
+    from skybatch.engine.run import Engine
+    from skybatch.executors.base import WorkerChannel
+
+Token = dict[str, int]
+
+
+class Conflict(Exception):
+    """Something that is not this job's stands at an output's place; it was left untouched."""
+
+
+class Finishing:
+    """Takes all outputs of a mapped job to the end."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._journal, self._spec = engine, engine.journal, engine.spec
+        self._writers = engine.formats.writers
+        self._reducer: _ReduceProcess | None = None
+        self._state = self._journal.job().state
+
+    def finish(self) -> None:
+        """Go on from wherever the journal says this job is. Raises Conflict, JobFailed, SegmentDamaged."""
+        try:
+            rows = self._journal.outputs()
+            if self._state not in ("published", "cleaned"):
+                for row in rows:
+                    self._publish(row)
+                self._enter("published")
+                reach("published")
+            if not self._journal.counts().dead_items:
+                for row in rows:
+                    self._clean(row)
+                self._enter("cleaned")
+        finally:
+            if self._reducer is not None:
+                self._reducer.close()
+
+    def _enter(self, state: str) -> None:
+        if self._state != state:
+            self._journal.set_state(state)
+            self._state = state
+
+    # Publishing
+
+    def _publish(self, row: OutputRow) -> None:
+        if row.state in ("published", "cleaned"):
+            return
+        writer = self._writers[row.idx]
+        if row.state == "publishing" and row.token is not None:
+            if self._stands(writer.path, row.token):
+                self._journal.set_output(row.idx, "published")
+                return
+            if token_of(self._staged(writer)) != row.token:
+                row = OutputRow(idx=row.idx, path=row.path, state="open")
+        token: Token | None = row.token
+        if row.state == "open":
+            self._enter("reducing")
+            reach("reducing")
+            token = self._reduce(row.idx, writer)
+            self._journal.set_output(row.idx, "publishing", token)
+        self._enter("publishing")
+        if token is not None:
+            reach("before-publish")
+            self._put_in_place(row.idx, writer.path, self._staged(writer))
+            reach("after-publish")
+        self._journal.set_output(row.idx, "published")
+
+    def _reduce(self, idx: int, writer: OutputWriter) -> Token | None:
+        """Merge one output next to its place; its token, or None when there is nothing to put in place."""
+        staged = self._staged(writer)
+        storage.make_folders(os.path.dirname(staged))
+        storage.unlink_if_there(staged)
+        if isinstance(writer, SegmentWriter):
+            return self._merge(idx, writer, staged)
+        if not self._in_reducer("reduce", idx, staged=staged)["staged"]:
+            return None
+        token = token_of(staged)
+        assert token is not None
+        return token
+
+    def _merge(self, idx: int, writer: SegmentWriter, staged: str) -> Token:
+        merger = Merger(staged, writer.header())
+        try:
+            for piece in self._pieces(idx, writer):
+                merger.add(piece)
+                reach("merging")
+            return _token(merger.finish(writer.footer()))
+        finally:
+            merger.close()
+
+    def _pieces(self, idx: int, writer: SegmentWriter) -> Iterator[Piece]:
+        folder = Path(batchfiles.folder(writer.path, self._spec.id))
+        for run, segment in self._journal.winners():
+            yield _piece(folder, run, segment, idx)
+
+    def _staged(self, writer: OutputWriter) -> str:
+        return f"{batchfiles.folder(writer.path, self._spec.id)}/output.part"
+
+    def _stands(self, path: str, token: Token) -> bool:
+        return storage.is_local(path) and token_of(storage.local_path(path)) == token
+
+    def _put_in_place(self, idx: int, path: str, staged: str) -> None:
+        final = storage.local_path(path)
+        storage.make_folders(os.path.dirname(final))
+        replaced = self._spec.replaces[idx]
+        if replaced is None:
+            try:
+                os.link(staged, final)
+            except FileExistsError:
+                raise Conflict(f"{path} has come into existence meanwhile; it was left as it is") from None
+        else:
+            if token_of(final) not in (replaced, None):
+                raise Conflict(f"{path} was changed by someone else meanwhile; it was left as it is")
+            os.rename(staged, final)
+        storage.sync_folder(os.path.dirname(final))
+
+    # Cleaning up
+
+    def _clean(self, row: OutputRow) -> None:
+        if row.state == "cleaned":
+            return
+        writer = self._writers[row.idx]
+        reach("cleaning")
+        if not isinstance(writer, SegmentWriter):
+            self._in_reducer("cleanup", row.idx)
+        reach("half-cleaned")
+        batchfiles.delete(writer.path, self._spec.id)
+        self._journal.set_output(row.idx, "cleaned")
+
+    # Custom reduce and cleanup
+
+    def _in_reducer(self, operation: str, idx: int, **values: Any) -> Frame:
+        if self._reducer is None:
+            self._write_catalogue()
+            self._reducer = _ReduceProcess(self._engine, self._catalogue)
+        return self._reducer.ask({"op": operation, "output": idx, **values})
+
+    @property
+    def _catalogue(self) -> str:
+        return str(self._engine.folder.path / "catalogue")
+
+    def _write_catalogue(self) -> None:
+        with open(self._catalogue, "w", encoding="ascii") as file:
+            for run, _ in self._journal.winners():
+                file.write(f"{run.start} {run.end} {run.size} {run.nonce}\n")
+
+
+class _ReduceProcess:
+    """The process that runs a custom writer's reduce and cleanup."""
+
+    def __init__(self, engine: Engine, catalogue: str) -> None:
+        from skybatch.executors.base import ExecutorOptions
+        from skybatch.executors.local import LocalExecutor
+
+        self._engine = engine
+        options = engine.options
+        executor = LocalExecutor(
+            ExecutorOptions(env=options.env, activate_env=options.activate_env, log_folder=str(engine.folder.logs))
+        )
+        config = {
+            **engine._worker_config(0),
+            "role": "reduce",
+            "log": str(engine.folder.logs / "reduce.log"),
+            "catalogue": catalogue,
+            "batch_timeout_s": None,
+        }
+        config["refs"] = {key: ref for key, ref in config["refs"].items() if key != "mapper"}
+        self._channel: WorkerChannel = executor.start(0, config)
+        self._frames: list[Frame] = []
+
+    def ask(self, frame: Frame) -> Frame:
+        """Have one operation done; its answer. Raises JobFailed with the writer's traceback."""
+        self._channel.send(frame)
+        while True:
+            answer = self._next()
+            if answer is None or answer["op"] in ("lost", "broken"):
+                self._fail(frame, answer)
+            elif answer["op"] in ("reduced", "cleaned"):
+                return answer
+
+    def _next(self) -> Frame | None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._channel, selectors.EVENT_READ)
+            while not self._frames:
+                selector.select()
+                frames = self._channel.receive()
+                if frames is None:
+                    return None
+                self._frames = frames
+        return self._frames.pop(0)
+
+    def _fail(self, asked: Frame, answer: Frame | None) -> None:
+        spec = self._engine.spec
+        path = spec.outputs[asked["output"]]["path"]
+        told = answer or {}
+        cause = told.get("message") or self._channel.last_words() or "its process died"
+        text = f"{told['traceback'].rstrip()}\n" if told.get("traceback") and not told.get("expected") else ""
+        self._engine.journal.set_state("failed", f"{asked['op']} of output {path}: {cause}")
+        raise JobFailed(
+            spec.id,
+            f"{text}{asked['op']} of output {path}: {cause}\n  log: {self._engine.folder.logs / 'reduce.log'}",
+            f"skybatch resume {spec.id}",
+        )
+
+    def close(self) -> None:
+        """End the process."""
+        try:
+            self._channel.send({"op": "stop"})
+        except OSError:
+            pass
+        self._channel.close()
+        if not self._channel.wait(5):
+            self._channel.kill()
+            self._channel.wait(5)
+
+
+def token_of(path: str) -> Token | None:
+    """How the file at `path` is recognised; None when there is none."""
+    try:
+        return _token(os.stat(path))
+    except FileNotFoundError:
+        return None
+
+
+def _token(stat: os.stat_result) -> Token:
+    return {"inode": stat.st_ino, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def _piece(folder: Path, run: Run, segment: Segment, idx: int) -> Piece:
+    file = segment.info["files"][idx]
+    path = folder / file["name"]
+    if (run.start, run.end) == (segment.start, segment.end):
+        return Piece(str(path), 0, file["data"])
+    ((offset, length),) = extents(read_index(path), run.start, run.end)
+    return Piece(str(path), offset, length)

@@ -1,0 +1,297 @@
+"""Jobs as their users see them: find them, watch them, wait for them, go on with them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skybatch.engine import control
+from skybatch.engine import folder as folders
+from skybatch.engine.folder import JobFolder
+from skybatch.engine.run import Engine, Formats, RunOptions, resume_engine
+from skybatch.engine.spec import JobSpec
+from skybatch.errors import JobFailed, JobLocked, JobNotFound, JournalError, Paused, UnfinishedJob, UsageError
+from skybatch.journal.journal import Journal
+from skybatch.journal.lock import JobLock, is_held
+from skybatch.journal.reading import Reader
+from skybatch.journal.rows import FailureRow, JobRow
+
+if TYPE_CHECKING:
+    from skybatch.engine.progress import ProgressDisplay
+
+DONE = frozenset({"published", "cleaned"})
+RESUMABLE = frozenset({"planning", "running", "reducing", "publishing", "paused", "cancelled", "failed", "conflict"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a job is, as committed."""
+
+    state: str
+    items: int | None  # None until the length is known
+    items_done: int
+    items_dead: int
+    ranges: int
+    ranges_done: int
+    epoch: int  # how often an engine has taken the job up
+    engine_running: bool
+    items_per_s: float | None  # since the job was made; None before the first result
+
+
+class Job:
+    """A job by its folder. Reads the journal anew at every question, so it works from any process."""
+
+    def __init__(self, folder: JobFolder) -> None:
+        self.folder = folder
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.folder.id
+
+    @cached_property
+    def spec(self) -> JobSpec:
+        """What was asked for."""
+        return JobSpec.load(self.folder.spec)
+
+    @property
+    def name(self) -> str:
+        """The name given, or the mapper's."""
+        return self.spec.name
+
+    @property
+    def state(self) -> str:
+        """The state as journalled; `running` may also be a job whose engine has died."""
+        return self._row().state
+
+    @property
+    def engine_running(self) -> bool:
+        """Whether an engine runs it now."""
+        return is_held(self.folder.path)
+
+    def wait(self, timeout_s: float | None = None) -> Job:
+        """Wait until no engine runs the job. Raises JobFailed or Paused when it is not done then, TimeoutError."""
+        waiting = threading.Thread(target=self._wait_for_lock, daemon=True)
+        waiting.start()
+        waiting.join(timeout_s)
+        if waiting.is_alive():
+            raise TimeoutError(f"job {self.id} still runs after {timeout_s} s")
+        self.raise_unless_done()
+        return self
+
+    def raise_unless_done(self) -> None:
+        """Raise JobFailed or Paused, with the command that goes on, unless the job is done."""
+        row = self._row()
+        if row.state in DONE:
+            return
+        command = f"skybatch resume {self.id}"
+        if row.state in ("failed", "conflict"):
+            raise JobFailed(self.id, row.cause or row.state, command, exit_code=73 if row.state == "conflict" else 1)
+        raise Paused(self.id, row.cause or f"its engine ended while {row.state}", command)
+
+    def _wait_for_lock(self) -> None:
+        fd = os.open(self.folder.lock, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        finally:
+            os.close(fd)
+
+    def progress(self) -> Progress:
+        """How far it is."""
+        with Reader(self.folder.journal) as reader:
+            row, counts = reader.job(), reader.counts()
+        until = row.finished_at or row.updated_at
+        seconds = max(1e-9, until - row.created_at)
+        return Progress(
+            state=row.state,
+            items=row.length,
+            items_done=counts.won_items,
+            items_dead=counts.dead_items,
+            ranges=counts.ranges,
+            ranges_done=counts.won_ranges,
+            epoch=row.epoch,
+            engine_running=self.engine_running,
+            items_per_s=counts.won_items / seconds if counts.won_items else None,
+        )
+
+    def cancel(self) -> None:
+        """Stop it, resumably: the running engine's workers are killed; what is committed stays."""
+        if control.ask_to_cancel(self.folder):
+            return
+        with JobLock(self.folder.path):
+            journal = Journal.open(self.folder.journal)
+            try:
+                if journal.job().state not in DONE:
+                    journal.take_over()
+                    journal.set_state("cancelled", "cancelled by request")
+            finally:
+                journal.close()
+
+    def errors(self) -> list[FailureRow]:
+        """Failures that are kept, oldest first: also of ranges that worked out later."""
+        with Reader(self.folder.journal) as reader:
+            return reader.failures()
+
+    def _row(self) -> JobRow:
+        with Reader(self.folder.journal) as reader:
+            return reader.job()
+
+    def __repr__(self) -> str:
+        return f"<skybatch job {self.id}>"
+
+
+def all_jobs() -> list[Job]:
+    """Every job of this $SKYBATCH_HOME, oldest first."""
+    return [Job(folder) for folder in folders.job_folders(folders.home()) if folder.spec.exists()]
+
+
+jobs = all_jobs
+
+
+def find_job(reference: str | None = None) -> Job:
+    """The job with this id, unique prefix, or `last`; None: the one that stands unfinished.
+
+    Raises JobNotFound, or UsageError listing the candidates when there are several.
+    """
+    known = all_jobs()
+    if reference is None:
+        return _only([job for job in known if _is_unfinished(job)], "unfinished job")
+    if reference == "last":
+        if not known:
+            raise JobNotFound("there are no jobs yet")
+        return known[-1]
+    exact = [job for job in known if job.id == reference]
+    return _only(exact or [job for job in known if job.id.startswith(reference)], f"job {reference!r}")
+
+
+def _is_unfinished(job: Job) -> bool:
+    try:
+        return job.state not in DONE
+    except JournalError:
+        return True
+
+
+def _only(found: list[Job], what: str) -> Job:
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise JobNotFound(f"there is no {what}; see: skybatch list")
+    listed = "\n".join(f"  {job.id}  {job.name}" for job in found[-20:])
+    raise UsageError(f"more than one {what}; say which:\n{listed}")
+
+
+def resume(
+    job_id: str | None = None,
+    *,
+    pool: str | None = None,
+    executor: str | None = None,
+    workers: int | None = None,
+    stream: bool = True,
+) -> Job:
+    """Go on with a job from where its journal stands, with the code it was started with.
+
+    Without `pool`, `executor` or `workers` it runs as it was started. Returns when the job is done, or with
+    `stream=False` once a detached engine holds its lock. Raises as `Dataset.map` does, and JobLocked when an
+    engine runs it already.
+    """
+    from skybatch.engine.dataset import run_options
+
+    job = find_job(job_id)
+    options = None
+    if pool or executor:
+        options = run_options(pool, executor, workers, None)
+    elif workers:
+        options = RunOptions(**{**job.spec.run, "workers": workers})
+    return run_engine(job.folder, options, stream)
+
+
+def run_engine(
+    folder: JobFolder,
+    options: RunOptions | None,
+    stream: bool,
+    fresh: tuple[JobSpec, Journal, Formats, JobLock] | None = None,
+) -> Job:
+    """Run a job's engine here, or detached; `fresh` is a job just made whose lock the caller holds."""
+    job = Job(folder)
+    if not stream:
+        from skybatch.engine import detached
+
+        detached.start(folder, options)
+        return job
+    display = _display()
+    try:
+        if fresh is None:
+            resume_engine(folder, options, display)
+        else:
+            spec, journal, formats, _ = fresh
+            Engine(folder, spec, journal, formats, options or RunOptions(), display).run()
+    finally:
+        _forget_when_done(folder)
+    return job
+
+
+def _display() -> ProgressDisplay:
+    from skybatch.engine.progress import ProgressDisplay
+
+    return ProgressDisplay(sys.stderr)
+
+
+def announce(job_id: str, what: str) -> None:
+    """Say a job's id, first of all."""
+    try:
+        print(f"skybatch: job {job_id} {what}", file=sys.stderr, flush=True)
+    except OSError:
+        pass  # nobody reads
+
+
+# Unfinished jobs by what they ask for: `$SKYBATCH_HOME/unfinished/<identity>` holds the id
+
+
+def unfinished(home: Path, spec: JobSpec, *, resume: bool) -> Job | None:
+    """The unfinished job that `spec` asks for again, when it is to be resumed; notes `spec`'s own id otherwise.
+
+    Raises JobLocked when it runs now, UnfinishedJob when it is not to be resumed and has results.
+    """
+    note = home / "unfinished" / spec.identity()
+    job = _noted(home, note)
+    if job is not None:
+        if job.engine_running:
+            raise JobLocked(f"job {job.id} does the same and runs now; to follow it: skybatch status {job.id} --watch")
+        if resume:
+            return job
+        if job.progress().items_done:
+            raise UnfinishedJob(
+                f"job {job.id} does the same and stands {job.state}, with results\n"
+                f"  to go on with it: skybatch resume {job.id}, or map(..., resume=True)\n"
+                f"  to begin anew: skybatch clean --unfinished {job.id}"
+            )
+    note.parent.mkdir(mode=0o700, exist_ok=True)
+    fresh = note.with_name(f".{spec.id}")
+    fresh.write_text(spec.id)
+    fresh.rename(note)
+    return None
+
+
+def _noted(home: Path, note: Path) -> Job | None:
+    try:
+        job = Job(JobFolder(home / "jobs" / note.read_text()))
+        return job if job.folder.spec.exists() and job.state not in DONE else None
+    except (FileNotFoundError, JournalError):
+        return None
+
+
+def _forget_when_done(folder: JobFolder) -> None:
+    job = Job(folder)
+    try:
+        if job.state in DONE:
+            note = folders.home() / "unfinished" / job.spec.identity()
+            if note.read_text() == job.id:
+                note.unlink()
+    except (OSError, JournalError):
+        pass

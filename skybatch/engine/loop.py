@@ -1,0 +1,422 @@
+"""The mapping phase: joins scheduler, workers and journal in one loop that sleeps until something happens."""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from skybatch.engine import events
+from skybatch.engine.control import ControlServer
+from skybatch.engine.events import RangeFailed, RangesDone, WorkerLost, WorkerReady
+from skybatch.engine.interrupts import Interrupts
+from skybatch.engine.scheduler import Scheduler
+from skybatch.engine.workers import START_FAILURES_MAX, LiveWorker, Workers
+from skybatch.failpoints import reach
+from skybatch.journal.journal import Journal
+from skybatch.journal.rows import Changes, FailureRow, GrantRow, Run, Segment
+from skybatch.worker.frames import Frame
+
+STUCK_GRACE_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """Why mapping ended before everything was mapped."""
+
+    state: str  # the job's state from now on
+    cause: str
+    exit_code: int
+    traceback: str | None = None
+
+
+class Loop:
+    """Runs until every item is won or dead, or something stops it."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        executor_workers: Workers,
+        selector: selectors.BaseSelector,
+        control: ControlServer,
+        interrupts: Interrupts,
+        batch_timeout_s: float | None,
+        code: str,
+        on_progress: Callable[[Loop], None],
+        notify: Callable[..., None],
+    ) -> None:
+        self._journal, self._workers, self._selector = journal, executor_workers, selector
+        self._control, self._interrupts = control, interrupts
+        self._batch_timeout_s, self._code = batch_timeout_s, code
+        self._on_progress, self._notify = on_progress, notify
+        self.scheduler: Scheduler | None = None
+        self.stop: Stop | None = None
+        self._draining = False
+        self._halted: Stop | None = None
+        self._start_failures = 0
+        self._holders: dict[int, int] = {}  # grant -> worker
+        self._early: list[int] = []  # workers that were ready before the scheduler was
+        self._changes = Changes()
+        self._out: list[tuple[int, Frame]] = []
+        self._told: list[tuple[str, dict[str, Any]]] = []
+        self._segments: dict[str, Frame] = {}
+
+    # What the rest of the engine calls
+
+    def map(self, scheduler: Scheduler, wanted: int) -> Stop | None:
+        """Map what the scheduler has left, with at most `wanted` workers; why it stopped early, if it did."""
+        self.scheduler = scheduler
+        self._wanted = wanted
+        if scheduler.finished:
+            return None
+        self._workers.fill(wanted)
+        for number in self._early:
+            self._handle(WorkerReady(number))
+        self._flush()
+        while not scheduler.finished and self.stop is None:
+            if self._draining and not self._workers.live:
+                break
+            self._turn()
+        return self.stop
+
+    def on_frames(self, worker: LiveWorker, frames: list[Frame] | None) -> None:
+        """What a worker said, or that it is gone."""
+        if frames is None:
+            self._gone(worker)
+            return
+        for frame in frames:
+            self._hear(worker, frame)
+
+    def on_signal(self, count: int, number: int) -> None:
+        """First: finish what is in hand. Second: kill the workers."""
+        name = signal.Signals(number).name
+        self.halt("paused", f"interrupted by {name}", 128 + number, kill=count > 1)
+
+    def on_cancel(self) -> None:
+        """Asked through the control socket."""
+        self.halt("cancelled", "cancelled by request", 75, kill=True)
+
+    def halt(self, state: str, cause: str, exit_code: int, *, kill: bool) -> None:
+        """Stop in a resumable state, after the batches in hand unless `kill`."""
+        self._draining = True
+        self._halted = Stop(state=state, cause=cause, exit_code=exit_code)
+        if kill or self.scheduler is None:
+            self._workers.kill_all()
+            self.stop = self._halted
+            return
+        self._handle(events.Drain())
+        self._workers.broadcast({"op": "drain"})
+        if not self._workers.live:
+            self.stop = self._halted
+
+    # One turn
+
+    def _turn(self) -> None:
+        assert self.scheduler is not None
+        for key, _ in self._selector.select(self._patience()):
+            key.data()
+        if self.scheduler.next_wake is not None and self.scheduler.next_wake <= time.monotonic():
+            self._handle(events.Tick())
+        self._look_for_stuck()
+        if not self._draining and not self.scheduler.finished and self.stop is None:
+            self._workers.fill(self._wanted)
+        self._flush()
+        if self._draining and not self._workers.live:
+            self.stop = self._halted
+
+    def _patience(self) -> float | None:
+        assert self.scheduler is not None
+        waits = []
+        if self.scheduler.next_wake is not None:
+            waits.append(self.scheduler.next_wake)
+        waits += [at for worker in self._workers.live.values() if (at := self._stuck_at(worker)) is not None]
+        return max(0.0, min(waits) - time.monotonic()) if waits else None
+
+    def _flush(self) -> None:
+        """Commit the turn's changes, then let the world know."""
+        if self._changes:
+            changes, self._changes = self._changes, Changes()
+            reach("before-commit")
+            self._journal.commit(changes)
+            reach("after-commit")
+        out, self._out = self._out, []
+        for number, frame in out:
+            self._workers.send(number, frame)
+            reach("after-dispatch")
+        if self._told:
+            told, self._told = self._told, []
+            ranges = [values for name, values in told if name == "won"]
+            if ranges:
+                self._notify("skybatch_ranges_finished", ranges=[(v["start"], v["end"]) for v in ranges])
+            for name, values in told:
+                if name == "failed":
+                    self._notify("skybatch_range_failed", **values)
+            self._on_progress(self)
+
+    # What workers say
+
+    def _hear(self, worker: LiveWorker, frame: Frame) -> None:
+        operation = frame["op"]
+        if operation == "done":
+            reach("after-upload")
+            self._segments[frame["nonce"]] = frame
+            self._handle(
+                RangesDone(
+                    worker.number,
+                    frame["grant"],
+                    frame["start"],
+                    frame["end"],
+                    frame["nonce"],
+                    frame["seconds"],
+                    frame["ranges"],
+                ),
+                worker,
+            )
+            self._segments.clear()
+        elif operation == "failed":
+            self._record_failure(worker, frame)
+            self._handle(
+                RangeFailed(
+                    worker.number,
+                    frame["grant"],
+                    frame["start"],
+                    frame["end"],
+                    frame["kind"],
+                    frame["signature"],
+                ),
+                worker,
+            )
+        elif operation == "ready":
+            worker.ready = True
+            self._start_failures = 0
+            if self.scheduler is None:
+                self._early.append(worker.number)
+            else:
+                self._handle(WorkerReady(worker.number))
+        elif operation == "lost":
+            worker.lost = frame
+        elif operation == "bye":
+            worker.said_bye = True
+        elif operation == "broken":
+            self._give_up(broken(frame))
+        elif operation == "storage":
+            self._give_up(Stop(state="paused", cause=f"storage failed: {frame['message']}", exit_code=75))
+
+    def _gone(self, worker: LiveWorker) -> None:
+        if worker.said_bye or self.stop is not None:
+            self._handle(WorkerLost(worker.number, "gone", ()))
+            return
+        if not worker.ready:
+            self._start_failures += 1
+            if self._start_failures >= START_FAILURES_MAX:
+                words = worker.channel.last_words() or _death(worker.lost)
+                self._give_up(Stop(state="failed", cause=f"workers cannot be started: {words}", exit_code=1))
+            return
+        held = tuple((start, end) for start, end in (worker.lost or {}).get("held", []))
+        reason = (worker.lost or {}).get("reason", "exit")
+        for start, end in held[:1] if reason == "timeout" or len(held) == 1 else ():
+            self._record_loss(worker, start, end, reason)
+        self._handle(WorkerLost(worker.number, reason, held), worker)
+
+    def _give_up(self, stop: Stop) -> None:
+        self.stop = self.stop or stop
+
+    # Stuck workers that their parent does not see to
+
+    def _stuck_at(self, worker: LiveWorker) -> float | None:
+        if self._batch_timeout_s is None or not worker.grants:
+            return None
+        return worker.heard_at + self._batch_timeout_s * (max(worker.grants.values()) + 1) + STUCK_GRACE_S
+
+    def _look_for_stuck(self) -> None:
+        now = time.monotonic()
+        for worker in list(self._workers.live.values()):
+            at = self._stuck_at(worker)
+            if at is not None and at <= now:
+                self._workers.kill(worker)
+
+    # Scheduler and journal
+
+    def _handle(self, event: events.Event, worker: LiveWorker | None = None) -> None:
+        if self.scheduler is None:
+            return
+        for decision in self.scheduler.handle(event, time.monotonic()):
+            self._decide(decision, worker)
+
+    def _decide(self, decision: events.Decision, worker: LiveWorker | None) -> None:
+        changes = self._changes
+        if isinstance(decision, events.Grant):
+            self._grant(decision)
+        elif isinstance(decision, events.Won):
+            self._win(decision, worker)
+        elif isinstance(decision, events.EndGrant):
+            changes.ended_grants.append(decision.grant)
+            self._forget_grant(decision.grant)
+        elif isinstance(decision, events.Retry):
+            changes.retrying.append(self._waiting(decision.unit))
+        elif isinstance(decision, events.Split):
+            changes.splits.append((decision.start, decision.end))
+            changes.retrying += map(self._waiting, decision.halves)
+        elif isinstance(decision, events.Dead):
+            changes.dead.append(
+                Run(
+                    start=decision.start,
+                    end=decision.end,
+                    size=decision.end - decision.start + 1,
+                    state="dead",
+                    attempt=decision.attempt,
+                    code=self._code,
+                )
+            )
+            self._told.append(("dead", {}))
+        elif isinstance(decision, events.Broken):
+            self._broken(decision)
+
+    def _grant(self, grant: events.Grant) -> None:
+        ranges = -(-(grant.end - grant.start + 1) // grant.size)
+        worker = self._workers.live.get(grant.worker)
+        if worker is not None:
+            worker.grants[grant.grant] = ranges
+            worker.heard_at = max(worker.heard_at, time.monotonic() if len(worker.grants) == 1 else 0.0)
+        self._holders[grant.grant] = grant.worker
+        self._changes.grants.append(
+            GrantRow(
+                id=grant.grant,
+                epoch=self._journal.epoch,
+                worker=str(grant.worker),
+                start=grant.start,
+                end=grant.end,
+                size=grant.size,
+                attempt=grant.attempt,
+                at=time.time(),
+            )
+        )
+        frame = {
+            "op": "grant",
+            "id": grant.grant,
+            "start": grant.start,
+            "end": grant.end,
+            "size": grant.size,
+            "attempt": grant.attempt,
+        }
+        self._out.append((grant.worker, frame))
+
+    def _forget_grant(self, number: int) -> None:
+        worker = self._workers.live.get(self._holders.pop(number, 0))
+        if worker is not None:
+            worker.grants.pop(number, None)
+
+    def _win(self, won: events.Won, worker: LiveWorker | None) -> None:
+        frame = self._segments[won.nonce]
+        if not frame.get("kept"):
+            frame["kept"] = True
+            self._changes.segments.append(
+                Segment(
+                    nonce=won.nonce,
+                    start=frame["start"],
+                    end=frame["end"],
+                    epoch=self._journal.epoch,
+                    worker=str(worker.number if worker else ""),
+                    info={"files": frame["files"]},
+                )
+            )
+        self._changes.won.append(
+            Run(
+                start=won.start,
+                end=won.end,
+                size=frame["size"],
+                state="won",
+                attempt=won.attempt,
+                nonce=won.nonce,
+                code=self._code,
+            )
+        )
+        self._told.append(("won", {"start": won.start, "end": won.end}))
+
+    def _waiting(self, unit: events.Unit) -> Run:
+        return Run(
+            start=unit.start,
+            end=unit.end,
+            size=unit.end - unit.start + 1,
+            state="retrying",
+            attempt=unit.attempt,
+            not_before=time.time() + max(0.0, unit.not_before - time.monotonic()),
+            isolated=unit.isolated,
+            tries_left=unit.tries_left,
+            code=self._code,
+        )
+
+    def _record_failure(self, worker: LiveWorker, frame: Frame) -> None:
+        self._changes.failures.append(
+            FailureRow(
+                start=frame["start"],
+                end=frame["end"],
+                attempt=frame["attempt"],
+                kind=frame["kind"],
+                message=frame["message"],
+                traceback=frame["traceback"],
+                item=frame["item"] if frame["item"] is not None else _only(frame["start"], frame["end"]),
+                worker=str(worker.slot),
+                at=time.time(),
+            )
+        )
+        values = {key: frame[key] for key in ("start", "end", "kind", "message")}
+        self._told.append(("failed", values))
+
+    def _record_loss(self, worker: LiveWorker, start: int, end: int, reason: str) -> None:
+        message = "the batch timeout passed" if reason == "timeout" else _death(worker.lost)
+        kind = "timeout" if reason == "timeout" else "lost"
+        self._changes.failures.append(
+            FailureRow(
+                start=start,
+                end=end,
+                attempt=0,
+                kind=kind,
+                message=message,
+                item=_only(start, end),
+                worker=str(worker.slot),
+                at=time.time(),
+            )
+        )
+        self._told.append(("failed", {"start": start, "end": end, "kind": kind, "message": message}))
+
+    def _broken(self, decision: events.Broken) -> None:
+        self._flush_failures()
+        last = self._journal.failures(1)
+        cause = f"the mapper fails on whatever it is given: {last[0].message}" if last else decision.signature
+        self._give_up(Stop(state="failed", cause=cause, exit_code=1, traceback=last[0].traceback if last else None))
+
+    def _flush_failures(self) -> None:
+        changes, self._changes = self._changes, Changes()
+        if changes:
+            self._journal.commit(changes)
+
+
+def broken(frame: Frame) -> Stop:
+    """A worker that cannot work at all, as the end of the job."""
+    cause = frame["message"]
+    if frame.get("missing"):
+        cause = (
+            f"the workers' Python lacks a module: {cause}; install it there: python -m pip install {frame['missing']}"
+        )
+    traceback = None if frame.get("expected") or frame.get("missing") else frame.get("traceback")
+    return Stop(state="failed", cause=cause, exit_code=1, traceback=traceback)
+
+
+def _death(lost: Frame | None) -> str:
+    if lost is None:
+        return "the worker's parent was killed"
+    status = lost.get("status")
+    if status is None:
+        return "the worker died"
+    if status & 0x7F:
+        return f"the worker was killed by {signal.Signals(status & 0x7F).name}"
+    return f"the worker ended with exit code {status >> 8} in the middle of its work"
+
+
+def _only(start: int, end: int) -> int | None:
+    return start if start == end else None

@@ -1,0 +1,353 @@
+"""One run of a job by one engine: lock, plan, map, reduce, publish, clean up."""
+
+from __future__ import annotations
+
+import selectors
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from skybatch import plugins
+from skybatch.engine.control import ControlServer
+from skybatch.engine.events import Settings, Unit
+from skybatch.engine.finish import Conflict, Finishing
+from skybatch.engine.folder import JobFolder
+from skybatch.engine.interrupts import Interrupts
+from skybatch.engine.loop import Loop, Stop
+from skybatch.engine.scheduler import Scheduler
+from skybatch.engine.spec import JobSpec
+from skybatch.engine.workers import Workers
+from skybatch.errors import CodeChanged, JobFailed, JournalError, OutputExists, Paused, SkybatchError
+from skybatch.executors.base import Executor, ExecutorOptions
+from skybatch.failpoints import reach
+from skybatch.formats.base import InputReader, OutputWriter, WindowReader
+from skybatch.journal.journal import Journal
+from skybatch.journal.lock import JobLock
+from skybatch.worker.frames import Frame
+
+if TYPE_CHECKING:
+    from skybatch.engine.progress import ProgressDisplay
+
+LOG_CAP = 10 << 20
+EARLY_WORKERS = 2
+"""How many workers start before the length is known: enough to hide their start, few enough for a tiny job."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What may differ from run to run of one job."""
+
+    executor: str = "local"
+    workers: int | None = None  # None: the executor's default
+    env: dict[str, str] = field(default_factory=dict)
+    activate_env: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Formats:
+    """The job's reader and writers, made anew in the engine's process."""
+
+    reader: InputReader
+    writers: list[OutputWriter]
+
+
+class Engine:
+    """Runs one job in this process. `display` is told of progress after it is committed."""
+
+    def __init__(
+        self,
+        folder: JobFolder,
+        spec: JobSpec,
+        journal: Journal,
+        formats: Formats,
+        options: RunOptions,
+        display: ProgressDisplay | None = None,
+    ) -> None:
+        self.folder, self.spec, self.journal = folder, spec, journal
+        self.formats, self.options, self.display = formats, options, display
+        self._executor: Executor = plugins.executor(options.executor)(
+            ExecutorOptions(
+                workers=options.workers,
+                env=options.env,
+                activate_env=options.activate_env,
+                log_folder=str(folder.logs),
+                options=options.options,
+            )
+        )
+
+    def run(self) -> None:
+        """Run to the end of the job. The caller holds the lock.
+
+        Raises JobFailed, Paused or OutputExists, each with the command that goes on.
+        """
+        if self._executor.in_this_process:
+            self._run_beside_worker()
+        else:
+            self._run()
+
+    def _run_beside_worker(self) -> None:
+        """The worker has this thread, for debuggers; the engine gets one of its own."""
+        errors: list[BaseException] = []
+        started = threading.Event()
+
+        def engine() -> None:
+            try:
+                self._run(on_started=started.set)
+            except BaseException as error:
+                errors.append(error)
+            finally:
+                started.set()
+
+        thread = threading.Thread(target=engine, name="skybatch_engine")
+        thread.start()
+        started.wait()
+        if hasattr(self._executor, "_theirs"):
+            self._executor.serve()  # type: ignore[attr-defined]
+        thread.join()
+        if errors:
+            raise errors[0]
+
+    def _run(self, on_started: Callable[[], None] = lambda: None) -> None:
+        with selectors.DefaultSelector() as selector:
+            workers = Workers(self._executor, selector, self._worker_config, lambda w, f: loop.on_frames(w, f))
+            control = ControlServer(self.folder, selector, lambda: loop.on_cancel())
+            interrupts = Interrupts(selector, lambda count, number: loop.on_signal(count, number))
+            loop = Loop(
+                journal=self.journal,
+                executor_workers=workers,
+                selector=selector,
+                control=control,
+                interrupts=interrupts,
+                batch_timeout_s=self.spec.batch_timeout_s,
+                code=self.spec.code,
+                on_progress=lambda loop: self._tell(control, loop.scheduler),
+                notify=self._notify,
+            )
+            interrupts.install()
+            try:
+                self._phases(loop, workers, control, on_started)
+            finally:
+                interrupts.restore()
+                try:
+                    workers.close()
+                finally:
+                    control.close()
+                    self.journal.close()
+                    if self.display is not None:
+                        self.display.close()
+
+    def _phases(self, loop: Loop, workers: Workers, control: ControlServer, on_started: Callable[[], None]) -> None:
+        state = self.journal.job().state
+        self._notify("skybatch_job_started", spec=self.spec)
+        if not self._is_mapped():
+            if state not in ("planning", "running"):
+                self.journal.set_state("running" if self.journal.job().length is not None else "planning")
+            stop = self._map(loop, workers, control, on_started)
+            if stop is not None:
+                self._end(stop)
+        else:
+            on_started()
+        self._tell(control, loop.scheduler)
+        workers.dismiss()
+        finishing = Finishing(self)
+        try:
+            finishing.finish()
+        except Conflict as conflict:
+            self._end(Stop(state="conflict", cause=str(conflict), exit_code=73))
+        except SkybatchError as error:
+            if isinstance(error, (Paused, JobFailed, JournalError)):
+                raise
+            self._end(Stop(state="failed", cause=str(error), exit_code=1))
+        self._notify("skybatch_job_finished", state=self.journal.job().state)
+
+    def _is_mapped(self) -> bool:
+        """Whether nothing is left to map: winners and what was set aside cover the dataset."""
+        if any(row.state != "open" for row in self.journal.outputs()):
+            return True
+        length = self.journal.job().length
+        if length is None:
+            return False
+        counts = self.journal.counts()
+        return counts.won_items + counts.dead_items == length and (
+            counts.dead_items == 0 or self.spec.on_error == "skip"
+        )
+
+    # Planning and mapping
+
+    def _map(self, loop: Loop, workers: Workers, control: ControlServer, on_started: Callable[[], None]) -> Stop | None:
+        workers.fill(min(EARLY_WORKERS, workers.slots))
+        on_started()
+        length = self._plan()
+        scheduler = Scheduler(
+            Settings(length=length, batch_size=self.spec.batch_size, max_retries=self.spec.max_retries),
+            **self._restored(),
+        )
+        ranges = -(-length // self.spec.batch_size)
+        stop = loop.map(scheduler, min(workers.slots, max(1, ranges)))
+        if stop is not None:
+            workers.kill_all()
+            return stop
+        if scheduler.dead_items and self.spec.on_error == "fail":
+            return self._dead_letters(scheduler.dead_items)
+        return None
+
+    def _plan(self) -> int:
+        reach("planning")
+        job = self.journal.job()
+        reader = self.formats.reader
+        fingerprint = reader.fingerprint()
+        if job.length is not None:
+            self._refuse_changed_input(job.length, job.input_fingerprint, fingerprint)
+            if isinstance(reader, WindowReader):
+                reader.open_index(str(self.folder.index))
+            elif len(reader) != job.length:
+                raise CodeChanged(self._changed(f"it has {len(reader)} items now, and had {job.length}"))
+            return job.length
+        length = reader.build_index(str(self.folder.index)) if isinstance(reader, WindowReader) else len(reader)
+        self.journal.set_planned(length, fingerprint)
+        self.journal.set_state("running")
+        reach("planned")
+        return length
+
+    def _refuse_changed_input(self, length: int, before: Any, now: dict[str, Any]) -> None:
+        if before != now:
+            changed = sorted(key for key in now if (before or {}).get(key) != now[key])
+            raise CodeChanged(self._changed(f"its {', '.join(changed)} differ from what the job began with"))
+
+    def _changed(self, what: str) -> str:
+        return (
+            f"job {self.spec.id}: the input {self.formats.reader.path!r} has changed: {what}\n"
+            f"  put the old input back and run: skybatch resume {self.spec.id}, or start a new job"
+        )
+
+    def _restored(self) -> dict[str, Any]:
+        won: list[tuple[int, int]] = []
+        dead: list[tuple[int, int]] = []
+        units: list[Unit] = []
+        for run in self.journal.runs():
+            if run.state == "won":
+                _join(won, run.start, run.end)
+            elif run.state == "dead" and self.spec.on_error == "skip":
+                _join(dead, run.start, run.end)
+            else:
+                # what was given up is tried anew: a resume is asked for because something was mended
+                again = run.state == "dead"
+                for start in range(run.start, run.end + 1, run.size):
+                    end = min(start + run.size - 1, run.end)
+                    attempt = 0 if again else run.attempt
+                    tries = None if again else run.tries_left
+                    units.append(Unit(start, end, attempt, isolated=run.isolated, tries_left=tries))
+        return {"won": won, "dead": dead, "units": units}
+
+    def _worker_config(self, slot: int) -> Frame:
+        spec = self.spec
+        return {
+            "op": "config",
+            "log": str(self.folder.logs / f"worker-{slot}.log"),
+            "log_cap": LOG_CAP,
+            "batch_timeout_s": spec.batch_timeout_s,
+            "concurrency": spec.concurrency,
+            "job_id": spec.id,
+            "cwd": spec.cwd,
+            "code": str(self.folder.code / spec.code),
+            "refs": spec.refs,
+            "reader": spec.reader,
+            "index": str(self.folder.index) if isinstance(self.formats.reader, WindowReader) else None,
+            "cache_dir": str(self.folder.path / "cache"),
+            "outputs": spec.outputs,
+            "mapper_args": spec.mapper_args,
+            "one_to_one": spec.one_to_one,
+        }
+
+    # Ends
+
+    def _dead_letters(self, items: int) -> Stop:
+        first = next(iter(self.journal.dead_failures()), None)
+        failure = first[1] if first else None
+        what = f"; the first: {_where(failure)}: {failure.message}" if failure else ""
+        return Stop(
+            state="failed",
+            cause=f"{items} item{'s' if items > 1 else ''} failed for good{what}",
+            exit_code=1,
+            traceback=failure.traceback if failure else None,
+        )
+
+    def _end(self, stop: Stop) -> None:
+        """Record why the job stops here, and raise what says so."""
+        self.journal.set_state(stop.state, stop.cause)
+        self._notify("skybatch_job_finished", state=stop.state)
+        job, command = self.spec.id, f"skybatch resume {self.spec.id}"
+        if stop.state == "conflict":
+            raise OutputExists(f"job {job}: {stop.cause}\n  move it away, then: {command}")
+        if stop.state in ("paused", "cancelled"):
+            raise Paused(job, stop.cause, command, exit_code=stop.exit_code)
+        cause = stop.cause
+        if stop.traceback:
+            cause = f"{stop.traceback.rstrip()}\n{cause}"
+        raise JobFailed(job, f"{cause}\n  logs: {self.folder.logs}", command, exit_code=stop.exit_code)
+
+    def _notify(self, hook: str, **values: Any) -> None:
+        plugins.notify(hook, job_id=self.spec.id, **values)
+
+    def _tell(self, control: ControlServer, scheduler: Scheduler | None) -> None:
+        if scheduler is None:
+            return
+        done, dead = scheduler.won_items, scheduler.dead_items
+        total = self.journal.job().length or 0
+        control.tell({"event": "progress", "state": "running", "done": done, "dead": dead, "total": total})
+        if self.display is not None:
+            self.display.update(done, dead, total, None, "running")
+
+
+def make_formats(folder: JobFolder, spec: JobSpec) -> Formats:
+    """Reader and writers from the job's stored code, for the engine of a resumed job."""
+    from skybatch.worker import code
+
+    refs = {key: ref for key, ref in spec.refs.items() if key != "mapper"}
+    objects: dict[str, Any] = code.load(folder.code / spec.code, refs)
+    writers = [objects[f"output{k}"](**fields) for k, fields in enumerate(spec.outputs)]
+    return Formats(reader=objects["reader"](**spec.reader), writers=writers)
+
+
+def resume_engine(
+    folder: JobFolder,
+    options: RunOptions | None,
+    display: ProgressDisplay | None,
+    on_locked: Callable[[], None] = lambda: None,
+) -> None:
+    """Lock a job and run it to its end, with the code it was started with.
+
+    `on_locked` is called once the job is this engine's.
+
+    Raises JobLocked when another engine runs it, JournalDamaged, UntrustedFolder, NetworkFilesystem.
+    """
+    folder.check_trusted()
+    folder.check_filesystem()
+    spec = JobSpec.load(folder.spec)
+    with JobLock(folder.path):
+        journal = Journal.open(folder.journal)
+        try:
+            if journal.job().state == "cleaned":
+                on_locked()
+                return
+            journal.take_over()
+            on_locked()
+            Engine(folder, spec, journal, make_formats(folder, spec), options or RunOptions(**spec.run), display).run()
+        finally:
+            journal.close()
+
+
+def _join(stretches: list[tuple[int, int]], start: int, end: int) -> None:
+    """Append a stretch, joined to the one before where it follows."""
+    if stretches and stretches[-1][1] + 1 == start:
+        stretches[-1] = (stretches[-1][0], end)
+    else:
+        stretches.append((start, end))
+
+
+def _where(failure: Any) -> str:
+    if failure.item is not None:
+        return f"item {failure.item}"
+    return f"items {failure.start}-{failure.end}"

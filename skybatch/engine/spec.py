@@ -1,0 +1,105 @@
+"""What a job is, frozen: everything that must be the same when it is resumed. JSON, `spec.json` in its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from skybatch.errors import JournalDamaged, UsageError
+from skybatch.formats import storage
+from skybatch.formats.base import InputReader, OutputWriter
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """One `map()` call. Secrets are in it as `${ENV:NAME}` references only."""
+
+    id: str
+    name: str
+    created_at: float  # seconds since the epoch
+    cwd: str  # where workers run
+    code: str  # hash of the captured code, the name of its folder
+    refs: dict[str, dict[str, Any]]  # how to find mapper, reader, output0, ... in it
+    reader: dict[str, Any]  # the reader's fields
+    outputs: list[dict[str, Any]]  # the writers' fields
+    mapper_args: dict[str, Any]
+    batch_size: int
+    one_to_one: bool
+    concurrency: int
+    max_retries: int
+    batch_timeout_s: float | None
+    on_error: str
+    overwrite: bool
+    replaces: list[dict[str, int] | None]  # what stood at each output's place when overwriting was allowed
+    run: dict[str, Any]  # pool, executor and workers asked for; a run may choose others
+    format: int = FORMAT
+
+    def identity(self) -> str:
+        """Equal for two calls that ask for the same: input, outputs, mapper's name, batch size; code aside."""
+        asked = [
+            self.cwd,
+            {key: {k: v for k, v in ref.items() if k in ("module", "name")} for key, ref in self.refs.items()},
+            self.reader,
+            self.outputs,
+            self.mapper_args,
+            self.batch_size,
+            self.one_to_one,
+        ]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:20]
+
+    def save(self, path: Path) -> None:
+        """Write it durably; once it is there, the job exists."""
+        storage.write_bytes(str(path), orjson.dumps(dataclasses.asdict(self), option=orjson.OPT_INDENT_2))
+        os.chmod(path, 0o600)
+
+    @classmethod
+    def load(cls, path: Path) -> JobSpec:
+        """Read what `save` wrote. Raises JournalDamaged when it is not there or not readable."""
+        try:
+            values = orjson.loads(path.read_bytes())
+            return cls(**values)
+        except FileNotFoundError:
+            raise JournalDamaged(f"{path}: missing; the job cannot be resumed without it") from None
+        except (ValueError, TypeError) as error:
+            raise JournalDamaged(f"{path}: not a job's spec of this version: {error}") from None
+
+
+def fields_of(instance: InputReader | OutputWriter, what: str) -> dict[str, Any]:
+    """The fields of a reader or writer, as JSON. Raises UsageError naming the field that cannot be kept."""
+    kind = type(instance).__name__
+    if not dataclasses.is_dataclass(instance):
+        raise UsageError(
+            f"{what} {kind} is not a dataclass; workers make it anew from its fields: decorate it with @dataclass"
+        )
+    values = {f.name: getattr(instance, f.name) for f in dataclasses.fields(instance) if f.init}
+    for name, value in values.items():
+        values[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
+        try:
+            if orjson.loads(orjson.dumps(values[name])) != _as_json(values[name]):
+                raise TypeError("it changes when written as JSON")
+        except TypeError as error:
+            raise UsageError(f"{what} {kind}: field {name!r} cannot be kept in the job's spec: {error}") from None
+    return values
+
+
+def _as_json(value: Any) -> Any:
+    return [_as_json(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def absolute_output(path: str) -> str:
+    """An output's path as it is kept: local ones absolute, a trailing slash kept."""
+    return storage.local_path(path) if storage.is_local(path) else path
+
+
+def is_folder(path: str) -> bool:
+    """Whether an output at `path` is a folder of files rather than one file."""
+    return path.endswith("/") or (storage.is_local(path) and os.path.isdir(storage.local_path(path)))

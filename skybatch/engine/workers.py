@@ -1,0 +1,120 @@
+"""The crew of one run: starts workers in the executor's slots, restarts those that die, and ends them all."""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from skybatch.executors.base import Executor, WorkerChannel
+from skybatch.worker.frames import Frame
+
+START_FAILURES_MAX = 3
+END_TIMEOUT_S = 5.0
+
+
+@dataclass
+class LiveWorker:
+    """One worker now running."""
+
+    number: int  # unique in this run
+    slot: int
+    channel: WorkerChannel
+    ready: bool = False
+    lost: Frame | None = None  # what its parent said of its death
+    heard_at: float = 0.0
+    said_bye: bool = False
+    grants: dict[int, int] = field(default_factory=dict)  # grant -> ranges
+
+
+class Workers:
+    """Keeps the slots filled. `on_frames(worker, frames)` is called from the loop; None means it is gone."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        selector: selectors.BaseSelector,
+        config: Callable[[int], Frame],
+        on_frames: Callable[[LiveWorker, list[Frame] | None], None],
+    ) -> None:
+        self._executor, self._selector, self._config, self._on_frames = executor, selector, config, on_frames
+        self.live: dict[int, LiveWorker] = {}
+        self._ending: list[WorkerChannel] = []
+        self._numbers = 0
+        self.slots = executor.slots()
+
+    def fill(self, wanted: int) -> None:
+        """Start workers until `wanted` run, or all slots are filled."""
+        taken = {worker.slot for worker in self.live.values()}
+        for slot in range(self.slots):
+            if len(self.live) >= wanted:
+                return
+            if slot not in taken:
+                self._start(slot)
+
+    def _start(self, slot: int) -> None:
+        self._numbers += 1
+        channel = self._executor.start(slot, self._config(slot))
+        worker = LiveWorker(number=self._numbers, slot=slot, channel=channel, heard_at=time.monotonic())
+        self.live[worker.number] = worker
+        self._selector.register(channel, selectors.EVENT_READ, lambda: self._readable(worker))
+
+    def _readable(self, worker: LiveWorker) -> None:
+        try:
+            frames = worker.channel.receive()
+        except OSError:
+            frames = None
+        worker.heard_at = time.monotonic()
+        if frames is None:
+            self._remove(worker)
+        self._on_frames(worker, frames)
+
+    def _remove(self, worker: LiveWorker) -> None:
+        if self.live.pop(worker.number, None) is not None:
+            self._selector.unregister(worker.channel)
+            worker.channel.close()
+            self._ending.append(worker.channel)
+            self._ending = [channel for channel in self._ending if not channel.wait(0)]
+
+    def send(self, number: int, frame: Frame) -> None:
+        """Send a frame; to a worker that is gone, nothing (its end of file says the rest)."""
+        worker = self.live.get(number)
+        if worker is not None:
+            try:
+                worker.channel.send(frame)
+            except OSError:
+                pass
+
+    def broadcast(self, frame: Frame) -> None:
+        """Send a frame to every worker."""
+        for number in list(self.live):
+            self.send(number, frame)
+
+    def kill(self, worker: LiveWorker) -> None:
+        """Kill one worker; its end of file follows."""
+        worker.channel.kill()
+
+    def kill_all(self) -> None:
+        """Kill all; they are gone from `live` at once, and nothing they say is heard any more."""
+        for worker in list(self.live.values()):
+            worker.channel.kill()
+            self._remove(worker)
+
+    def dismiss(self) -> None:
+        """Tell all to stop and close their streams; does not wait."""
+        self.broadcast({"op": "stop"})
+        for worker in list(self.live.values()):
+            self._remove(worker)
+
+    def close(self) -> None:
+        """Wait for the end of all; kill what does not end in time."""
+        for worker in list(self.live.values()):
+            self._remove(worker)
+        deadline = time.monotonic() + END_TIMEOUT_S
+        for channel in self._ending:
+            if not channel.wait(max(0.0, deadline - time.monotonic())):
+                channel.kill()
+                channel.wait(END_TIMEOUT_S)
+        self._ending.clear()
+        self._executor.close()

@@ -1,0 +1,158 @@
+"""The contracts between skybatch and formats: `InputReader` and `OutputWriter`, and their faster kinds.
+
+A third party writes the methods of the first two and no more. `WindowReader` and `SegmentWriter` are for
+formats that want what the built-in ones have: reads that span many ranges, results stored in few files.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+Item = dict[str, Any]
+
+
+@dataclass
+class InputReader(ABC):
+    """Random access to an indexed dataset. Subclass as a dataclass; its fields must be JSON values.
+
+    An instance is frozen into the job as its class and its fields, and made anew in every process that
+    needs it, so `__init__` must not do anything that costs.
+    """
+
+    path: str
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of items. Called once, in the engine, before the first batch; again on resume."""
+
+    @abstractmethod
+    def download_batch(self, start_idx: int, end_idx: int, cache_dir: str) -> list[Item]:
+        """The items `start_idx` to `end_idx`, both included.
+
+        Called in a worker process, on its reading thread, in any order; again when a range is tried again.
+        `cache_dir` is a folder of this job on that machine, shared by its workers and kept between calls.
+        What it raises is charged to that range. Another number of items than asked for is an error.
+        """
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this input from a changed one, as JSON. Called once at the start and at each resume.
+
+        The default knows nothing; skybatch compares length and fields in any case.
+        """
+        return {}
+
+    def check(self) -> None:
+        """Raise UsageError when the input cannot be read. Called once, before a job exists."""
+
+
+class WindowReader(InputReader):
+    """A reader that reads many ranges at once and decodes each when the mapper wants it.
+
+    Reading happens on the reading thread and decoding on the mapper's, so that the first can run ahead
+    without competing for the interpreter.
+    """
+
+    @abstractmethod
+    def build_index(self, folder: str) -> int:
+        """Make whatever `read_window` needs, in `folder`; return the number of items. Once, in the engine."""
+
+    @abstractmethod
+    def open_index(self, folder: str) -> None:
+        """Take up the index made by `build_index`. Once per process that reads."""
+
+    @abstractmethod
+    def window_end(self, start: int, end: int) -> int:
+        """The last item, `end` at most, that a window from `start` may hold without taking much memory."""
+
+    @abstractmethod
+    def read_window(self, start: int, end: int) -> Any:
+        """Read items `start` to `end` undecoded. On the reading thread."""
+
+    @abstractmethod
+    def decode(self, window: Any, first: int, start: int, end: int) -> list[Item]:
+        """Items `start` to `end` out of a window that begins with item `first`. On the mapper's thread.
+
+        A record that cannot be read raises RecordError naming file, line and byte offset.
+        """
+
+
+@dataclass
+class OutputWriter(ABC):
+    """Where results go. Subclass as a dataclass; its fields must be JSON values.
+
+    `path` is the output the user asked for. What `utils.get_batch_path` gives is unique to the attempt, so
+    a writer is safe against late and double attempts without knowing of them.
+    """
+
+    path: str
+
+    accepts_any_count: ClassVar[bool] = False
+    """Whether a batch may have another number of results than items (`one_to_one=False`)."""
+
+    @abstractmethod
+    def upload_batch(self, results: list[Item], start_idx: int, end_idx: int, job_id: str) -> str:
+        """Store one batch's results, durably when it returns; return the path written.
+
+        Called in a worker, on its writing thread, once per range and attempt; again for the same range when
+        an attempt is repeated. What it raises is charged to that range.
+        """
+
+    @abstractmethod
+    def reduce_results(self, job_id: str) -> None:
+        """Merge the batch files into the output. Called once all ranges are done, in a process of its own.
+
+        It may be called again after a crash. What it writes to its own path through `skybatch.utils` is
+        held back and published atomically after it returns.
+        """
+
+    @abstractmethod
+    def cleanup(self, job_id: str) -> None:
+        """Delete temporary files. Called after the output is published and recorded; maybe more than once."""
+
+    def check(self) -> None:
+        """Raise UsageError when the writer's fields make no sense. Called once, before a job exists."""
+
+
+class SegmentWriter(OutputWriter):
+    """A writer whose output is a header, the encoded batches in order, and a footer: one file.
+
+    skybatch stores the encoded batches of many ranges in one segment file and merges segments by copying
+    bytes, so neither calls nor memory grow with the size of a batch.
+    """
+
+    @abstractmethod
+    def encode(self, results: list[Item], start_idx: int) -> bytes:
+        """One batch as bytes; the first result belongs to item `start_idx`. In a worker, on the mapper's thread.
+
+        Raises ResultError naming item and key for a value that cannot be written.
+        """
+
+    def header(self) -> bytes:
+        """What the output begins with."""
+        return b""
+
+    def footer(self) -> bytes:
+        """What the output ends with."""
+        return b""
+
+    def upload_batch(self, results: list[Item], start_idx: int, end_idx: int, job_id: str) -> str:
+        """Store one batch in a file of its own, as other writers do; the engine uses segments instead."""
+        from skybatch.formats import batchfiles, storage
+
+        path = batchfiles.batch_path(self.path, start_idx, end_idx, job_id)
+        storage.write_bytes(path, self.encode(results, start_idx))
+        return path
+
+    def reduce_results(self, job_id: str) -> None:
+        """Merge by hand what a job left behind; raises MissingBatches when there are gaps."""
+        from skybatch.formats import merge
+
+        merge.merge_by_hand(self, job_id)
+
+    def cleanup(self, job_id: str) -> None:
+        """Delete the job's batch files and segments of this output."""
+        from skybatch.formats import batchfiles
+
+        batchfiles.delete(self.path, job_id)

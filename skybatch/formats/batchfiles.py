@@ -1,0 +1,132 @@
+"""Where the files of a job's attempts lie, and which of them count.
+
+Next to the output, in `.sky_batch_tmp/<job id>/<name of the output>/`: two outputs in one folder keep apart.
+A file is named `<start>-<end>-<nonce>`, the nonce being the attempt's; files of other names are not ours.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from skybatch.errors import MissingBatches
+from skybatch.formats import storage
+
+TEMP_NAME = ".sky_batch_tmp"
+_NAME = re.compile(r"(\d{12})-(\d{12})-([0-9a-z]+)\.(jsonl|seg)")
+_current = threading.local()
+
+
+class Stretch(NamedTuple):
+    """Consecutive ranges of `size` items each whose files carry one nonce; `end` is inclusive."""
+
+    start: int
+    end: int
+    size: int
+    nonce: str
+
+
+Catalogue = Callable[[], Iterable[Stretch]]
+_catalogues: dict[str, Catalogue] = {}
+
+
+def set_attempt(nonce: str) -> None:
+    """Say whose files this thread writes from now on."""
+    _current.nonce = nonce
+
+
+def set_catalogue(job_id: str, catalogue: Catalogue) -> None:
+    """Give the winners of a job, in order; without them the folder is listed."""
+    _catalogues[job_id] = catalogue
+
+
+def folder(output_path: str, job_id: str) -> str:
+    """The folder of one output's temporary files."""
+    trimmed = output_path.rstrip("/")
+    if storage.is_local(output_path):
+        trimmed = storage.local_path(trimmed)
+    parent, _, name = trimmed.rpartition("/")
+    return f"{parent}/{TEMP_NAME}/{job_id}/{name}"
+
+
+def batch_path(output_path: str, start: int, end: int, job_id: str) -> str:
+    """A path for one range's results, unique to the attempt that asks."""
+    nonce = getattr(_current, "nonce", "0")
+    return _path(output_path, job_id, start, end, nonce)
+
+
+def list_files(output_path: str, job_id: str) -> list[str]:
+    """One file per range, in order, without overlap. Raises MissingBatches when items are missing."""
+    catalogue = _catalogues.get(job_id)
+    if catalogue is None:
+        return [path for _, _, path in cover(output_path, job_id, "jsonl")]
+    paths = []
+    for start, end, nonce in ranges(catalogue()):
+        path = _path(output_path, job_id, start, end, nonce)
+        if storage.is_local(path) and not os.path.exists(path):
+            raise MissingBatches(f"{path}: the results of items {start}-{end} are missing")
+        paths.append(path)
+    return paths
+
+
+def ranges(stretches: Iterable[Stretch]) -> Iterable[tuple[int, int, str]]:
+    """Every range of the stretches with its nonce."""
+    for stretch in stretches:
+        for start in range(stretch.start, stretch.end + 1, stretch.size):
+            yield start, min(start + stretch.size - 1, stretch.end), stretch.nonce
+
+
+def cover(output_path: str, job_id: str, kind: str) -> list[tuple[int, int, str]]:
+    """An ordered cover of the items by files of one kind, from a listing; `(start, end, path)` each.
+
+    Raises MissingBatches at the first gap. How many items there should be is not known here, so a missing
+    end cannot be noticed.
+    """
+    place = folder(output_path, job_id)
+    found = sorted((int(m[1]), -int(m[2]), m[0]) for m in map(_NAME.fullmatch, _listing(place)) if m and m[4] == kind)
+    chosen: list[tuple[int, int, str]] = []
+    expected = 0
+    for start, negative_end, name in found:
+        if start < expected:
+            continue
+        if start > expected:
+            raise MissingBatches(f"{place}: the results of items {expected}-{start - 1} are missing")
+        chosen.append((start, -negative_end, f"{place}/{name}"))
+        expected = -negative_end + 1
+    if not chosen:
+        raise MissingBatches(f"{place}: no batch files of job {job_id}")
+    return chosen
+
+
+def delete(output_path: str, job_id: str) -> None:
+    """Remove one output's temporary folder, and the folders above it once they are empty."""
+    place = folder(output_path, job_id)
+    if not storage.is_local(place):
+        store, name = storage.filesystem(place)
+        if store.exists(name):
+            store.rm(name, recursive=True)
+        return
+    shutil.rmtree(place, ignore_errors=True)
+    for parent in (os.path.dirname(place), os.path.dirname(os.path.dirname(place))):
+        try:
+            os.rmdir(parent)
+        except OSError:
+            return
+
+
+def _path(output_path: str, job_id: str, start: int, end: int, nonce: str) -> str:
+    return f"{folder(output_path, job_id)}/{start:012d}-{end:012d}-{nonce}.jsonl"
+
+
+def _listing(place: str) -> list[str]:
+    if not storage.is_local(place):
+        store, name = storage.filesystem(place)
+        return [path.rsplit("/", 1)[-1] for path in store.ls(name, detail=False)] if store.exists(name) else []
+    try:
+        return os.listdir(place)
+    except FileNotFoundError:
+        return []

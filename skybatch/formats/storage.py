@@ -1,0 +1,113 @@
+"""Bytes on local disk and, through fsspec, elsewhere: whole, durable, or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from typing import Any
+
+from skybatch.errors import UsageError
+
+FIRST_PRIVATE_FD = 600
+"""Descriptors of our own lie above what careless mappers close with `os.closerange(0, 256)`."""
+
+
+def is_local(path: str) -> bool:
+    """Whether `path` is on the local disk: no scheme, or `file://`."""
+    return "://" not in path or path.startswith(("file://", "local://"))
+
+
+def local_path(path: str) -> str:
+    """`path` as an absolute local path; a trailing slash stays. Raises UsageError for other stores."""
+    if not is_local(path):
+        raise UsageError(f"{path}: only local paths are supported here")
+    plain = path.split("://", 1)[1] if "://" in path else os.path.expanduser(path)
+    return os.path.abspath(plain) + ("/" if plain.endswith("/") and plain != "/" else "")
+
+
+def filesystem(path: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a path that is not local, and the path in it."""
+    import fsspec.core
+
+    return fsspec.core.url_to_fs(path)  # type: ignore[no-any-return]
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Make `path` hold `data`: atomically and durably locally, by one put elsewhere. Folders are made."""
+    if not is_local(path):
+        store, name = filesystem(path)
+        store.pipe_file(name, data)
+        return
+    final = local_path(path)
+    make_folders(os.path.dirname(final))
+    temporary = f"{os.path.dirname(final)}/.{secrets.token_hex(8)}.part"
+    fd = private(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    try:
+        try:
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, final)
+    except BaseException:
+        unlink_if_there(temporary)
+        raise
+    sync_folder(os.path.dirname(final))
+
+
+def read_bytes(path: str) -> bytes:
+    """All of a file. Raises FileNotFoundError."""
+    if is_local(path):
+        with open(local_path(path), "rb") as file:
+            return file.read()
+    store, name = filesystem(path)
+    return bytes(store.cat_file(name))
+
+
+def make_folders(folder: str) -> None:
+    """Make `folder` and its parents; those made are durable when this returns."""
+    missing = []
+    while not os.path.isdir(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for made in reversed(missing):
+        try:
+            os.mkdir(made)
+        except FileExistsError:
+            continue
+        sync_folder(os.path.dirname(made))
+
+
+def sync_folder(folder: str) -> None:
+    """Make entries of `folder` durable."""
+    fd = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def unlink_if_there(path: str) -> None:
+    """Remove a file, or nothing."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def private(fd: int) -> int:
+    """Move a descriptor above those that user code may close; where the limit is too low it stays."""
+    try:
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_PRIVATE_FD)
+    except OSError:
+        return fd
+    os.close(fd)
+    return moved
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data`."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

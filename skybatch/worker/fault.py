@@ -1,0 +1,42 @@
+"""An exception as the engine hears of it."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from typing import Any
+
+_OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
+_MESSAGE_SIZE, _TRACEBACK_SIZE = 2_000, 20_000
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """Message, traceback without our own frames, a signature for "alike", the item, and the missing module."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
+        trace = trace.tb_next
+    text = "".join(traceback.format_exception(type(error), error, trace))
+    frames = traceback.extract_tb(trace)
+    place = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+    described = {
+        "message": f"{type(error).__name__}: {error}"[:_MESSAGE_SIZE],
+        "traceback": text if len(text) <= _TRACEBACK_SIZE else f"{text[:8000]}\n...\n{text[-8000:]}",
+        "signature": f"{type(error).__name__} at {place}",
+        "item": getattr(error, "item", None),
+        "expected": _is_expected(error),
+    }
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        described["missing"] = error.name
+    return described
+
+
+def kind_of(error: BaseException, stage: str) -> str:
+    """The failure's class: `memory`, or the stage it happened in."""
+    is_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return "memory" if is_memory else stage
+
+
+def _is_expected(error: BaseException) -> bool:
+    from skybatch.errors import SkybatchError
+
+    return isinstance(error, SkybatchError)

@@ -1,0 +1,217 @@
+"""The writing side of a worker: results in order of their ranges, stored durably beside the mapper, then told."""
+
+from __future__ import annotations
+
+import os
+import queue
+import secrets
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from skybatch.formats import batchfiles, storage
+from skybatch.formats.base import Item, OutputWriter, SegmentWriter
+from skybatch.formats.segment import SegmentFile
+from skybatch.worker.fault import describe, kind_of
+from skybatch.worker.frames import Frame
+from skybatch.worker.mark import WRITING, Mark, NoMark
+from skybatch.worker.serve import Channel
+
+if TYPE_CHECKING:
+    from skybatch.worker.session import Batch
+
+GROUP_BYTES, GROUP_SECONDS, GROUP_RANGES = 256 << 10, 0.004, 1024
+SEAL_SECONDS = 0.75
+"""A stretch is told of after this time even when its grant goes on: so much a crash may cost."""
+
+
+class Result(NamedTuple):
+    """One range, mapped: a payload for each segment output, and the results where a writer uploads them."""
+
+    batch: Batch
+    payloads: list[bytes]
+    results: list[Item] | None
+
+
+class Fault(NamedTuple):
+    """One range that failed."""
+
+    batch: Batch
+    kind: str
+    described: dict[str, Any]
+
+
+Unfinished = Result | Fault
+_END: list[Unfinished] = []
+
+
+class Outbox:
+    """Collects what the mapper's thread hands over and stores it on a thread of its own."""
+
+    def __init__(self, channel: Channel, mark: Mark | NoMark, config: Frame, writers: list[OutputWriter]) -> None:
+        self._waiting: list[Unfinished] = []
+        self._waiting_bytes = 0
+        self._waiting_since = 0.0
+        self._queue: queue.Queue[list[Unfinished]] = queue.Queue(2)
+        self._storing = Storing(channel, mark, config, writers)
+        self._thread = threading.Thread(target=self._run, daemon=True, name="skybatch_write")
+
+    def start(self) -> None:
+        """Start the writing thread."""
+        self._thread.start()
+
+    def put(self, result: Unfinished) -> None:
+        """Take over one range; ranges come in the order they were given out."""
+        waiting = self._waiting
+        if not waiting:
+            self._waiting_since = result.batch.taken_at
+        waiting.append(result)
+        if isinstance(result, Result):
+            for payload in result.payloads:
+                self._waiting_bytes += len(payload)
+        if (
+            result.batch.last
+            or self._waiting_bytes >= GROUP_BYTES
+            or len(waiting) >= GROUP_RANGES
+            or time.monotonic() - self._waiting_since >= GROUP_SECONDS
+        ):
+            self.flush()
+
+    def flush(self) -> None:
+        """Pass on what was collected; waits while the writing thread is behind."""
+        if self._waiting:
+            self._queue.put(self._waiting)
+            self._waiting, self._waiting_bytes = [], 0
+
+    def close(self) -> None:
+        """Store what is left and end the thread."""
+        self.flush()
+        self._queue.put(_END)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (group := self._queue.get()) is not _END:
+                self._storing.take(group)
+            self._storing.seal()
+        except BrokenPipeError:
+            os._exit(0)  # the engine is gone; nobody waits for what is left
+        except OSError as error:
+            self._storing.give_up(error)
+            while self._queue.get() is not _END:
+                pass
+
+
+class Storing:
+    """Writes one stretch after the other: consecutive ranges of one grant under one nonce."""
+
+    def __init__(self, channel: Channel, mark: Mark | NoMark, config: Frame, writers: list[OutputWriter]) -> None:
+        self._channel, self._mark, self._job_id = channel, mark, config["job_id"]
+        self._writers = writers
+        self._folders = [Path(batchfiles.folder(writer.path, self._job_id)) for writer in writers]
+        self._uploaders = [writer for writer in writers if not isinstance(writer, SegmentWriter)]
+        self._made_folders = False
+        self._sealed_at = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._grant = -1
+        self._start = self._end = -1
+        self._ranges = self._size = 0
+        self._began = 0.0
+        self._nonce = ""
+        self._segments: list[SegmentFile | None] = []
+
+    def take(self, group: list[Unfinished]) -> None:
+        """Store a group of results. Raises OSError when storage fails."""
+        for result in group:
+            if isinstance(result, Fault):
+                self.seal()
+                self._tell_fault(result.batch, result.kind, result.described)
+            else:
+                self._store(result)
+
+    def _store(self, result: Result) -> None:
+        batch = result.batch
+        if self._grant not in (-1, batch.grant) or (self._ranges and batch.start != self._end + 1):
+            self.seal()
+        if self._grant == -1:
+            self._open(batch)
+        if result.results is not None and not self._upload(batch, result.results):
+            return
+        payloads = iter(result.payloads)
+        for segment in self._segments:
+            if segment is not None:
+                segment.append(batch.start, batch.end, batch.attempt, next(payloads))
+        if not self._ranges:
+            self._start = batch.start
+        self._end = batch.end
+        self._ranges += 1
+        if batch.last or time.monotonic() - self._began >= SEAL_SECONDS:
+            self.seal()
+
+    def _open(self, batch: Batch) -> None:
+        if not self._made_folders:
+            for folder in self._folders:
+                storage.make_folders(str(folder))
+            self._made_folders = True
+        self._grant, self._size, self._nonce = batch.grant, batch.size, secrets.token_hex(6)
+        self._began = max(batch.taken_at, self._sealed_at)
+        self._segments = [
+            SegmentFile(folder, self._nonce) if isinstance(writer, SegmentWriter) else None
+            for writer, folder in zip(self._writers, self._folders, strict=True)
+        ]
+        batchfiles.set_attempt(self._nonce)
+
+    def _upload(self, batch: Batch, results: list[Item]) -> bool:
+        self._mark.take_up(WRITING, batch.start, batch.end)
+        try:
+            for writer in self._uploaders:
+                writer.upload_batch(results, batch.start, batch.end, self._job_id)
+        except Exception as error:
+            if not self._ranges:
+                self._abandon()
+            self.seal()
+            self._tell_fault(batch, kind_of(error, "write"), describe(error))
+            return False
+        finally:
+            self._mark.put_down(WRITING)
+        return True
+
+    def seal(self) -> None:
+        """Make the stretch durable and tell the engine of it."""
+        if not self._ranges:
+            self._abandon()
+            return
+        sizes = [None if segment is None else segment.seal() for segment in self._segments]
+        now = time.monotonic()
+        self._channel.send(
+            {
+                "op": "done",
+                "grant": self._grant,
+                "start": self._start,
+                "end": self._end,
+                "nonce": self._nonce,
+                "ranges": self._ranges,
+                "size": self._size,
+                "seconds": now - self._began,
+                "files": [None if s is None else {"name": s.name, "size": s.size, "data": s.data_size} for s in sizes],
+            }
+        )
+        self._sealed_at = now
+        self._reset()
+
+    def give_up(self, error: OSError) -> None:
+        """Storage failed: no item is to blame, the engine decides."""
+        self._channel.send({"op": "storage", **describe(error)})
+
+    def _abandon(self) -> None:
+        for segment in self._segments:
+            if segment is not None:
+                segment.abort()
+        self._reset()
+
+    def _tell_fault(self, batch: Batch, kind: str, described: dict[str, Any]) -> None:
+        place = {"grant": batch.grant, "start": batch.start, "end": batch.end, "attempt": batch.attempt}
+        self._channel.send({"op": "failed", "kind": kind, **place, **described})

@@ -1,0 +1,148 @@
+"""The reading side of a worker: a thread receives frames, another reads ahead of the mapper."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from skybatch.errors import ResultError
+from skybatch.formats.base import InputReader, Item, WindowReader
+from skybatch.worker.frames import Frame
+from skybatch.worker.mark import READING, Mark, NoMark
+from skybatch.worker.serve import Channel
+
+AHEAD = 2
+"""How many loads wait for the mapper, besides the one in its hands."""
+GROUP_SECONDS = 0.003
+
+
+class Loaded:
+    """Consecutive ranges of one grant, read; decoded by `items` when the mapper wants them."""
+
+    __slots__ = ("_decode", "_window", "attempt", "end", "error", "grant", "grant_end", "size", "start")
+
+    def __init__(self, grant: Frame, start: int, end: int) -> None:
+        self.grant: int = grant["id"]
+        self.attempt: int = grant["attempt"]
+        self.grant_end: int = grant["end"]
+        self.size: int = grant["size"]
+        self.start, self.end = start, end
+        self.error: Exception | None = None
+        self._window: Any = None
+        self._decode: Callable[[Any, int, int, int], list[Item]] | None = None
+
+    def items(self, start: int, end: int) -> list[Item]:
+        """The items of one range. Raises RecordError."""
+        if self._decode is not None:
+            items = self._decode(self._window, self.start, start, end)
+        else:
+            items = self._window[start]
+        if type(items) is not list or len(items) != end - start + 1:
+            got = f"{len(items)} items" if isinstance(items, list) else type(items).__name__
+            raise ResultError(f"the reader gave {got} for items {start}-{end}; {end - start + 1} were asked for")
+        return items
+
+
+class Reading:
+    """Feeds the mapper. `get` gives loads in the order of the grants; one with grant -1 ends the work."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        mark: Mark | NoMark,
+        config: Frame,
+        reader: InputReader,
+        on_drain: Callable[[], None],
+    ) -> None:
+        self._channel, self._mark, self._reader, self._on_drain = channel, mark, reader, on_drain
+        self._cache_dir: str = config["cache_dir"]
+        self._index: str | None = config.get("index")
+        self._grants: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        self._loads: queue.Queue[Loaded] = queue.Queue(AHEAD)
+
+    def start(self) -> None:
+        """Start both threads; they end with the process."""
+        os.makedirs(self._cache_dir, exist_ok=True)
+        for target in (self._receive, self._read):
+            threading.Thread(target=target, daemon=True, name=f"skybatch{target.__name__}").start()
+
+    def get_now(self) -> Loaded | None:
+        """The next load if it is there."""
+        try:
+            return self._loads.get_nowait()
+        except queue.Empty:
+            return None
+
+    def get(self) -> Loaded:
+        """The next load, waiting for it."""
+        return self._loads.get()
+
+    def _receive(self) -> None:
+        while True:
+            frame = self._channel.receive()
+            if frame is None:
+                frame = {"op": "stop"}
+            if frame["op"] == "drain":
+                self._on_drain()
+                frame = {"op": "stop"}
+            self._grants.put(frame)
+            if frame["op"] != "grant":
+                return
+
+    def _read(self) -> None:
+        windows = isinstance(self._reader, WindowReader) and self._index is not None
+        opened = not windows
+        while (grant := self._grants.get())["op"] == "grant":
+            if not opened:
+                self._reader.open_index(self._index)  # type: ignore[attr-defined]
+                opened = True
+            self._read_grant(grant, self._read_window if windows else self._read_ranges)
+        if grant["op"] != "stop":
+            self._channel.send({"op": "broken", "message": f"this worker knows no operation {grant['op']!r}"})
+        self._loads.put(Loaded({"id": -1, "attempt": 0, "end": -1, "size": 1}, 0, -1))
+
+    def _read_grant(self, grant: Frame, read: Callable[[Frame, int], Loaded]) -> None:
+        start = grant["start"]
+        while start <= grant["end"]:
+            loaded = read(grant, start)
+            self._loads.put(loaded)
+            start = loaded.end + 1
+
+    def _read_window(self, grant: Frame, start: int) -> Loaded:
+        reader, size = self._reader, grant["size"]
+        assert isinstance(reader, WindowReader)
+        try:
+            reach = reader.window_end(start, grant["end"])
+            whole = start + max(1, (reach - start + 1) // size) * size - 1
+            loaded = Loaded(grant, start, grant["end"] if reach == grant["end"] else min(whole, grant["end"]))
+            loaded._window, loaded._decode = reader.read_window(start, loaded.end), reader.decode
+        except Exception as error:
+            loaded = Loaded(grant, start, min(start + size - 1, grant["end"]))
+            loaded.error = error
+        return loaded
+
+    def _read_ranges(self, grant: Frame, start: int) -> Loaded:
+        """Ranges that are read quickly travel together, so that threads change hands less often."""
+        window: dict[int, list[Item]] = {}
+        began, at = time.monotonic(), start
+        while at <= grant["end"] and time.monotonic() - began < GROUP_SECONDS:
+            end = min(at + grant["size"] - 1, grant["end"])
+            self._mark.take_up(READING, at, end)
+            try:
+                window[at] = self._reader.download_batch(at, end, self._cache_dir)
+            except Exception as error:
+                if at == start:
+                    loaded = Loaded(grant, start, end)
+                    loaded.error = error
+                    return loaded
+                break
+            finally:
+                self._mark.put_down(READING)
+            at = end + 1
+        loaded = Loaded(grant, start, at - 1)
+        loaded._window = window
+        return loaded

@@ -1,0 +1,178 @@
+"""One worker's life: take batches from the reading thread, map them, pass results to the writing thread."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from typing import Any
+
+from skybatch.errors import ResultError
+from skybatch.formats.base import InputReader, Item, OutputWriter, SegmentWriter
+from skybatch.worker import code, mapper, runtime
+from skybatch.worker.fault import describe, kind_of
+from skybatch.worker.frames import Frame
+from skybatch.worker.mark import MAPPING, Mark, NoMark
+from skybatch.worker.outbox import Fault, Outbox, Result, Unfinished
+from skybatch.worker.reading import Loaded, Reading
+from skybatch.worker.serve import Channel
+
+
+class Batch:
+    """One range on its way through the mapper."""
+
+    __slots__ = ("attempt", "end", "grant", "items", "last", "size", "slot", "start", "taken_at")
+
+    def __init__(self, loaded: Loaded, start: int, end: int, items: list[Item], slot: int) -> None:
+        self.grant, self.attempt = loaded.grant, loaded.attempt
+        self.start, self.end, self.items = start, end, items
+        self.last = end == loaded.grant_end
+        self.size, self.slot = loaded.size, slot
+        self.taken_at = time.monotonic()
+
+
+class Session:
+    """Iterate for batches; hand over results or failures, in the order the batches were taken."""
+
+    def __init__(self, channel: Channel, mark: Mark | NoMark, config: Frame) -> None:
+        self._channel, self._mark, self._config = channel, mark, config
+        self.job_id: str = config["job_id"]
+        self.current: Batch | None = None
+        self.ended = False
+        self._one_to_one: bool = config["one_to_one"]
+        self._enter_folder(config)
+        self.mapper, reader, self._writers = load_code(config)
+        self._encoders = [w for w in self._writers if isinstance(w, SegmentWriter)]
+        self._uploads = len(self._encoders) < len(self._writers)
+        self._reading = Reading(channel, mark, config, reader, self._cut_short)
+        self._outbox = Outbox(channel, mark, config, self._writers)
+        self._loaded: Loaded | None = None
+        self._next = 0
+
+    def run(self) -> None:
+        """Serve grants until told to stop."""
+        runtime.set_session(self)
+        self._reading.start()
+        self._outbox.start()
+        self._channel.send({"op": "ready"})
+        try:
+            concurrency = self._config.get("concurrency", 1)
+            mapper.drive(self, self.mapper, self._config["mapper_args"], concurrency)
+        finally:
+            self._outbox.close()
+            runtime.set_session(None)
+
+    def __iter__(self) -> Session:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = self.take()
+        if batch is None:
+            raise StopIteration
+        return batch
+
+    def take(self, slot: int = 0) -> Batch | None:
+        """The next batch, waiting for it; None when the worker is to stop."""
+        while not self.ended:
+            loaded = self._loaded
+            if loaded is None or self._next > loaded.end:
+                loaded = self._load()
+                if loaded is None:
+                    break
+            start = self._next
+            end = self._next = min(start + loaded.size - 1, loaded.end)
+            self._next += 1
+            self._mark.take_up(MAPPING + slot, start, end)
+            try:
+                if loaded.error is not None:
+                    raise loaded.error
+                items = loaded.items(start, end)
+            except Exception as error:
+                self._outbox.put(self._fault(Batch(loaded, start, end, [], slot), error, "read"))
+                self._mark.put_down(MAPPING + slot)
+                continue
+            self.current = batch = Batch(loaded, start, end, items, slot)
+            return batch
+        return None
+
+    def _load(self) -> Loaded | None:
+        loaded = self._reading.get_now()
+        if loaded is None:
+            self._outbox.flush()
+            loaded = self._reading.get()
+        if loaded.grant < 0:
+            self.ended = True
+            return None
+        self._loaded, self._next = loaded, loaded.start
+        return loaded
+
+    def _cut_short(self) -> None:
+        """Draining: no further batch is taken (called on the receiving thread)."""
+        self.ended = True
+
+    def check(self, batch: Batch, results: Any) -> None:
+        """Raise ValueError or TypeError when `results` cannot be those of `batch`."""
+        if type(results) is not list:
+            raise TypeError(f"items {batch.start}-{batch.end}: results must be a list of dicts, not {_type(results)}")
+        if len(results) != len(batch.items) and self._one_to_one:
+            raise ValueError(
+                f"items {batch.start}-{batch.end}: {len(results)} results for {len(batch.items)} items "
+                "(for another number of results than items: one_to_one=False)"
+            )
+        for index, result in enumerate(results):
+            if type(result) is not dict and not isinstance(result, dict):
+                raise ResultError(
+                    f"item {batch.start + index}: a result must be a dict, not {_type(result)}",
+                    item=batch.start + index,
+                )
+
+    def encode(self, batch: Batch, results: list[Item]) -> list[bytes]:
+        """The results as the segment outputs store them. Raises ResultError."""
+        return [writer.encode(results, batch.start) for writer in self._encoders]
+
+    def hand_over(self, batch: Batch, results: Any) -> None:
+        """What the mapper returned for `batch`; what cannot be written fails the batch."""
+        try:
+            self.check(batch, results)
+            payloads = self.encode(batch, results)
+        except BaseException as error:
+            self.fail(batch, error)
+        else:
+            self.pass_on(batch, results, payloads)
+
+    def pass_on(self, batch: Batch, results: list[Item], payloads: list[bytes]) -> None:
+        """Checked and encoded results, on to the writing thread."""
+        self._mark.put_down(MAPPING + batch.slot)
+        self._outbox.put(Result(batch, payloads, results if self._uploads else None))
+
+    def fail(self, batch: Batch, error: BaseException) -> None:
+        """The mapper failed on `batch`."""
+        self._mark.put_down(MAPPING + batch.slot)
+        self._outbox.put(self._fault(batch, error, "mapper"))
+
+    def tell(self, error: BaseException) -> None:
+        """An exception that no batch is to blame for goes to the log."""
+        traceback.print_exception(error)
+
+    def _fault(self, batch: Batch, error: BaseException, stage: str) -> Fault:
+        return Fault(batch, kind_of(error, stage), describe(error))
+
+    def _enter_folder(self, config: Frame) -> None:
+        cwd = config.get("cwd")
+        if cwd and os.path.isdir(cwd):
+            os.chdir(cwd)
+
+
+def load_code(config: Frame) -> tuple[Any, InputReader, list[OutputWriter]]:
+    """Mapper, reader and writers, made from the job's stored code. Raises whatever their import raises."""
+    objects: dict[str, Any] = code.load(config["code"], config["refs"])
+    reader = objects["reader"](**config["reader"]) if "reader" in objects else None
+    writers = [objects[f"output{k}"](**fields) for k, fields in enumerate(config["outputs"])]
+    return objects.get("mapper"), reader, writers  # type: ignore[return-value]
+
+
+def _type(value: object) -> str:
+    return type(value).__name__
+
+
+__all__ = ["Batch", "Session", "Unfinished", "load_code"]

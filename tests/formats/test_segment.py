@@ -1,0 +1,73 @@
+"""Segment files: what goes in comes out, and damage is noticed."""
+
+from __future__ import annotations
+
+import tempfile
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skybatch.errors import SegmentDamaged
+from skybatch.formats.segment import TRAILER, SegmentFile, extents, read_index
+
+Batches = list[tuple[int, bytes]]  # items, payload
+
+
+def write(folder: Path, batches: Batches, first: int = 0) -> Path:
+    segment = SegmentFile(folder, "abc")
+    for count, payload in batches:
+        segment.append(first, first + count - 1, 1, payload)
+        first += count
+    return folder / segment.seal().name
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.binary(max_size=50)), min_size=1), st.integers(0, 1 << 40))
+def test_every_range_comes_back(batches: Batches, first: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder), batches, first)
+        entries, data = read_index(path), path.read_bytes()
+    assert [data[e.offset : e.offset + e.length] for e in entries] == [payload for _, payload in batches]
+    assert [e.crc for e in entries] == [zlib.crc32(payload) for _, payload in batches]
+    assert extents(entries, first, entries[-1].end) == [(0, sum(len(payload) for _, payload in batches))]
+
+
+def test_part_of_a_segment_is_one_extent(tmp_path: Path) -> None:
+    entries = read_index(write(tmp_path, [(2, b"aa"), (2, b"bbb"), (1, b"c")]))
+    assert extents(entries, 2, 4) == [(2, 4)]
+    with pytest.raises(ValueError, match="not whole ranges"):
+        extents(entries, 1, 4)
+
+
+def test_gap_is_refused(tmp_path: Path) -> None:
+    segment = SegmentFile(tmp_path, "abc")
+    segment.append(0, 3, 1, b"x")
+    with pytest.raises(ValueError, match="does not follow item 3"):
+        segment.append(5, 6, 1, b"y")
+    segment.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_truncation_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path, [(1, b"payload"), (1, b"more")])
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(SegmentDamaged, match=path.name):
+            read_index(path)
+
+
+def test_altered_index_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path, [(1, b"payload")])
+    damaged = bytearray(path.read_bytes())
+    damaged[-TRAILER.size - 1] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(SegmentDamaged, match="checksum"):
+        read_index(path)
+
+
+def test_missing_segment_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SegmentDamaged, match="gone.seg"):
+        read_index(tmp_path / "gone.seg")

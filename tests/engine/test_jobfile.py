@@ -230,5 +230,8 @@ def test_importing_a_mapper_of_the_standard_library_needs_no_file(folder: Path) 
 
 
 def test_the_module_needs_neither_rich_nor_storage_libraries() -> None:
-    code = "import sys, skybatch.engine.jobfile\nassert not {'rich', 'fsspec', 'sqlite_utils'} & set(sys.modules)"
+    code = (
+        "import sys, skybatch.engine.jobfile\n"
+        "assert not {'rich', 'fsspec', 'sqlite_utils'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

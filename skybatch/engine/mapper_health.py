@@ -27,6 +27,7 @@ class MapperHealth:
 
     def __init__(self, *, ranges: int, batch_size: int, sound: bool = False) -> None:
         self.sound = sound
+        self.suspected = False  # several ranges failed alike
         self._batch_size = batch_size
         self._few = ranges < ALIKE
         self._alike = min(ALIKE, ranges)
@@ -38,6 +39,7 @@ class MapperHealth:
         """Something was won: whatever fails from now on is the items' fault."""
         if not self.sound:
             self.sound = True
+            self.suspected = False
             self._ranges.clear()
             self._singles.clear()
             self._probes.clear()
@@ -51,7 +53,10 @@ class MapperHealth:
             suspects.add(start // self._batch_size)
         again = start in self._probes or exhausted or (attempt > 1 and not self._few)
         self._probes.discard(start)
-        if len(suspects) < self._alike or not again:
+        if len(suspects) < self._alike:
+            return Verdict.NOTHING
+        self.suspected = True
+        if not again:
             return Verdict.NOTHING
         singles = self._singles.setdefault(signature, set())
         if start == end:

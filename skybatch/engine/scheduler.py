@@ -320,22 +320,28 @@ class Scheduler:
     # Grants
 
     def _grant_all(self, now: float, decisions: list[Decision]) -> None:
-        """Give work to whoever has room, the idle first: what must run alone, other units, virgin ranges."""
+        """Give work to whoever has room, the idle first: what must run alone, other units, virgin ranges.
+
+        Before anything was won virgin ranges go first, to see soon whether all fail alike; when they do, no
+        more of them are granted while there are units to prove it on.
+        """
         crew, units = self._crew, self._units
         while True:
             worker, unit = crew.idle(), None
+            unproven = self._pending.total and not (self._health.sound or self._health.suspected)
             if worker is not None:
-                unit = units.take_isolated(now)
+                unit = units.take_isolated(now, charged=not unproven)
             elif units.isolated_due(now) or self._scarce():
                 return  # whoever gets idle first shall have it
             else:
                 worker = crew.busy_with_room()
                 if worker is None:
                     return
-            unit = unit or units.take_shared(now)
+            if unit is None and not unproven:
+                unit = units.take_shared(now)
             if unit is not None:
                 self._grant(worker, unit.start, unit.end, unit.end - unit.start + 1, unit, decisions)
-            elif self._pending.total:
+            elif self._pending.total and not (self._health.suspected and units):
                 self._grant_virgin(worker, decisions)
             else:
                 return

@@ -17,6 +17,7 @@ class Units:
         self._granted: set[int] = set()  # starts
         self._shared: list[Entry] = []  # heaps; entries whose unit is gone or granted are skipped when met
         self._isolated: list[Entry] = []
+        self._innocent: list[Entry] = []  # isolated too, but nothing was charged to them
 
     def __len__(self) -> int:
         return len(self._live)
@@ -29,8 +30,8 @@ class Units:
         """The unit lives and waits; it takes the place of the one with the same start."""
         self._granted.discard(unit.start)
         self._live[unit.start] = unit
-        heap = self._isolated if unit.isolated else self._shared
-        heappush(heap, (unit.not_before, unit.start, unit.end))
+        isolated = self._isolated if unit.attempt else self._innocent
+        heappush(isolated if unit.isolated else self._shared, (unit.not_before, unit.start, unit.end))
 
     def end(self, start: int) -> None:
         """The unit that starts there is won, dead or split; without one nothing happens."""
@@ -41,18 +42,19 @@ class Units:
         """Mark as granted, and return, the next due unit that may share its worker."""
         return self._take(self._shared, now)
 
-    def take_isolated(self, now: float) -> Unit | None:
-        """Mark as granted, and return, the next due unit that must run alone."""
-        return self._take(self._isolated, now)
+    def take_isolated(self, now: float, *, charged: bool = True) -> Unit | None:
+        """The same for units that must run alone; without `charged`, only those that nothing was charged to."""
+        unit = self._take(self._innocent, now)
+        return self._take(self._isolated, now) if unit is None and charged else unit
 
     def isolated_due(self, now: float) -> bool:
         """Whether a unit that must run alone is due."""
-        return self._first(self._isolated, now) is not None
+        return bool(self._first(self._innocent, now) or self._first(self._isolated, now))
 
     def next_due(self, now: float) -> float | None:
         """When, after `now`, the next unit becomes due. Those due already wait for a worker, not for time."""
-        tops = [heap[0][0] for heap in (self._shared, self._isolated) if heap and heap[0][0] > now]
-        return min(tops, default=None)
+        heaps = (self._shared, self._isolated, self._innocent)
+        return min((heap[0][0] for heap in heaps if heap and heap[0][0] > now), default=None)
 
     def _take(self, heap: list[Entry], now: float) -> Unit | None:
         unit = self._first(heap, now)

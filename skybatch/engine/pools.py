@@ -56,10 +56,7 @@ class Pool:
         Raises UsageError naming a variable that is not set.
         """
         source = os.environ if environ is None else environ
-        return {
-            key: REFERENCE.sub(lambda found: self._look_up(found[1], source), self.env[key])
-            for key in self.env
-        }
+        return {key: REFERENCE.sub(lambda found: self._look_up(found[1], source), self.env[key]) for key in self.env}
 
     def _look_up(self, name: str, source: Mapping[str, str]) -> str:
         if name not in source:
@@ -77,6 +74,12 @@ class Pool:
             "options": dict(self.options),
         }
         return {key: value for key, value in values.items() if value not in (None, {})}
+
+    def to_yaml(self) -> str:
+        """As a pool file has it."""
+        import yaml
+
+        return yaml.safe_dump(self.to_mapping(), sort_keys=False, allow_unicode=True)
 
 
 def parse_pool(section: Section, name: str) -> Pool:
@@ -143,12 +146,33 @@ def looks_secret(name: str) -> bool:
 
 def apply(file: Path, name: str) -> Pool:
     """Check the pool file and keep it as `name`, replacing an earlier one whole; raises UsageError."""
-    _check_name(name)
+    pool = read(file, name)
+    keep(pool)
+    return pool
+
+
+def read(file: Path, name: str) -> Pool:
+    """The pool that a file describes, to be called `name`; raises UsageError."""
+    if not NAME.fullmatch(name):
+        raise UsageError(f"a pool's name is letters, digits, '_', '.', '-', not {name!r}")
     if name == LOCAL:
         raise UsageError("the pool 'local' is built in: choose another name")
-    pool = parse_pool(load(file), name)
-    _write(_file(name), pool)
-    return pool
+    return parse_pool(load(file), name)
+
+
+def keep(pool: Pool) -> None:
+    """Keep the pool under its name. Atomically: a job that starts meanwhile sees the old one or the new."""
+    path = _file(pool.name)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+        try:
+            file.write(pool.to_yaml())
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)  # made 0600 by tempfile
+        except BaseException:
+            os.unlink(file.name)
+            raise
 
 
 def get(name: str) -> Pool:
@@ -181,11 +205,6 @@ def from_mapping(values: Mapping[str, Any], name: str = "") -> Pool:
     return parse_pool(parse(json.dumps(dict(values)), f"pool {name}".strip()), name)
 
 
-def _check_name(name: str) -> None:
-    if not NAME.fullmatch(name):
-        raise UsageError(f"a pool's name is letters, digits, '_', '.', '-', not {name!r}")
-
-
 def _folder() -> Path:
     from skybatch.engine.folder import home
 
@@ -194,19 +213,3 @@ def _folder() -> Path:
 
 def _file(name: str) -> Path:
     return _folder() / f"{name}.yaml"
-
-
-def _write(path: Path, pool: Pool) -> None:
-    """Atomically: a job that starts meanwhile sees the old pool or the new."""
-    import yaml
-
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
-        try:
-            yaml.safe_dump(pool.to_mapping(), file, sort_keys=False, allow_unicode=True)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)  # made 0600 by tempfile
-        except BaseException:
-            os.unlink(file.name)
-            raise

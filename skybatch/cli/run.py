@@ -1,0 +1,63 @@
+"""`skybatch run` and `skybatch resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from skybatch.cli.exits import DONE, DONE_WITH_DEAD_LETTERS
+
+if TYPE_CHECKING:
+    from skybatch.engine.job import Job
+
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="How many workers, instead of the pool's number."
+)
+pool_option = click.option("--pool", metavar="NAME", help="The pool to run on.")
+detach_option = click.option(
+    "--detach", is_flag=True, help="Return when an engine of its own session runs the job; print its id."
+)
+
+
+@click.command()
+@click.argument("jobfile", type=click.Path(dir_okay=False, path_type=Path))
+@pool_option
+@workers_option
+@click.option("--overwrite", is_flag=True, help="Replace what stands at the outputs' places.")
+@click.option("--resume", is_flag=True, help="Go on with the unfinished job of the same file, if there is one.")
+@detach_option
+def run(jobfile: Path, pool: str | None, workers: int | None, overwrite: bool, resume: bool, detach: bool) -> int:
+    """Run the job that JOBFILE describes; paths in it are relative to it."""
+    from skybatch.engine import jobfile as jobfiles
+    from skybatch.engine.dataset import Dataset
+
+    arguments = jobfiles.read(jobfile).to_map_arguments()
+    given: dict[str, Any] = {"pool_name": pool, "workers": workers, "overwrite": overwrite or None}
+    kwargs = {**arguments.kwargs, **{key: value for key, value in given.items() if value is not None}}
+    job = Dataset(arguments.reader).map(arguments.mapper, stream=not detach, resume=resume, **kwargs)
+    return end_of(job, detach)
+
+
+@click.command()
+@click.argument("job", required=False)
+@pool_option
+@workers_option
+@detach_option
+def resume(job: str | None, pool: str | None, workers: int | None, detach: bool) -> int:
+    """Go on with JOB, with the code it was started with; on the pool it ran on unless told otherwise."""
+    from skybatch.engine import job as jobs
+
+    return end_of(jobs.resume(job, pool=pool, workers=workers, stream=not detach), detach)
+
+
+def end_of(job: Job, detached: bool) -> int:
+    """The exit code of a job that came this far; the id of a detached one on stdout."""
+    if detached:
+        click.echo(job.id)
+        return DONE
+    dead = job.progress().items_dead
+    if dead:
+        click.echo(f"skybatch: {dead:,} items were set aside; to see them: skybatch errors {job.id}", err=True)
+    return DONE_WITH_DEAD_LETTERS if dead else DONE

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import selectors
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skybatch.engine.spec import JobSpec
 from skybatch.errors import JobFailed
 from skybatch.failpoints import reach
 from skybatch.formats import batchfiles, storage
@@ -93,10 +93,10 @@ class Finishing:
     def _reduce(self, idx: int, writer: OutputWriter) -> Token | None:
         """Merge one output next to its place; its token, or None when there is nothing to put in place."""
         staged = self._staged(writer)
-        storage.make_folders(os.path.dirname(staged))
-        storage.unlink_if_there(staged)
         if isinstance(writer, SegmentWriter):
             return self._merge(idx, writer, staged)
+        storage.make_folders(os.path.dirname(staged))
+        storage.unlink_if_there(staged)
         if not self._in_reducer("reduce", idx, staged=staged)["staged"]:
             return None
         token = token_of(staged)
@@ -104,22 +104,20 @@ class Finishing:
         return token
 
     def _merge(self, idx: int, writer: SegmentWriter, staged: str) -> Token:
-        merger = Merger(staged, writer.header())
+        begun = self._engine.merging.pop(idx, None)
+        merger, first = (begun.take_over() if begun else None) or (None, 0)
+        merger = merger or Merger(staged, writer.header())
         try:
-            for piece in self._pieces(idx, writer):
-                merger.add(piece)
-                reach("merging")
+            for run, segment in self._journal.winners():
+                if run.start >= first:
+                    merger.add(winner_piece(writer, self._spec, run, segment, idx))
+                    reach("merging")
             return _token(merger.finish(writer.footer()))
         finally:
             merger.close()
 
-    def _pieces(self, idx: int, writer: SegmentWriter) -> Iterator[Piece]:
-        folder = Path(batchfiles.folder(writer.path, self._spec.id))
-        for run, segment in self._journal.winners():
-            yield _piece(folder, run, segment, idx)
-
     def _staged(self, writer: OutputWriter) -> str:
-        return f"{batchfiles.folder(writer.path, self._spec.id)}/output.part"
+        return staged_path(writer, self._spec)
 
     def _stands(self, path: str, token: Token) -> bool:
         return storage.is_local(path) and token_of(storage.local_path(path)) == token
@@ -251,10 +249,16 @@ def _token(stat: os.stat_result) -> Token:
     return {"inode": stat.st_ino, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
-def _piece(folder: Path, run: Run, segment: Segment, idx: int) -> Piece:
+def staged_path(writer: OutputWriter, spec: JobSpec) -> str:
+    """Where an output is put together before it is published: on the same filesystem."""
+    return f"{batchfiles.folder(writer.path, spec.id)}/output.part"
+
+
+def winner_piece(writer: OutputWriter, spec: JobSpec, run: Run, segment: Segment, idx: int) -> Piece:
+    """The bytes of one winner for output `idx`. Raises SegmentDamaged."""
     file = segment.info["files"][idx]
-    path = folder / file["name"]
+    path = f"{batchfiles.folder(writer.path, spec.id)}/{file['name']}"
     if (run.start, run.end) == (segment.start, segment.end):
-        return Piece(str(path), 0, file["data"])
-    ((offset, length),) = extents(read_index(path), run.start, run.end)
-    return Piece(str(path), offset, length)
+        return Piece(path, 0, file["data"])
+    ((offset, length),) = extents(read_index(Path(path)), run.start, run.end)
+    return Piece(path, offset, length)

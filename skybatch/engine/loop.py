@@ -47,12 +47,13 @@ class Loop:
         batch_timeout_s: float | None,
         code: str,
         on_progress: Callable[[Loop], None],
+        on_commit: Callable[[Changes], None],
         notify: Callable[..., None],
     ) -> None:
         self._journal, self._workers, self._selector = journal, executor_workers, selector
         self._control, self._interrupts = control, interrupts
         self._batch_timeout_s, self._code = batch_timeout_s, code
-        self._on_progress, self._notify = on_progress, notify
+        self._on_progress, self._on_commit, self._notify = on_progress, on_commit, notify
         self.scheduler: Scheduler | None = None
         self.stop: Stop | None = None
         self._draining = False
@@ -143,6 +144,7 @@ class Loop:
             reach("before-commit")
             self._journal.commit(changes)
             reach("after-commit")
+            self._on_commit(changes)
         out, self._out = self._out, []
         for number, frame in out:
             self._workers.send(number, frame)

@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 from skybatch import plugins
 from skybatch.engine.control import ControlServer
 from skybatch.engine.events import Settings, Unit
-from skybatch.engine.finish import Conflict, Finishing
+from skybatch.engine.finish import Conflict, Finishing, staged_path, winner_piece
 from skybatch.engine.folder import JobFolder
 from skybatch.engine.interrupts import Interrupts
 from skybatch.engine.loop import Loop, Stop
+from skybatch.engine.merge_behind import MergeBehind
 from skybatch.engine.scheduler import Scheduler
 from skybatch.engine.spec import JobSpec
 from skybatch.engine.workers import Workers
 from skybatch.errors import CodeChanged, JobFailed, JournalError, OutputExists, Paused, SkybatchError
 from skybatch.executors.base import Executor, ExecutorOptions
 from skybatch.failpoints import reach
-from skybatch.formats.base import InputReader, OutputWriter, WindowReader
+from skybatch.formats.base import InputReader, OutputWriter, SegmentWriter, WindowReader
 from skybatch.journal.journal import Journal
 from skybatch.journal.lock import JobLock
+from skybatch.journal.rows import Changes
 from skybatch.worker.frames import Frame
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class Engine:
     ) -> None:
         self.folder, self.spec, self.journal = folder, spec, journal
         self.formats, self.options, self.display = formats, options, display
+        self.merging: dict[int, MergeBehind] = {}  # by output
         self._executor: Executor = plugins.executor(options.executor)(
             ExecutorOptions(
                 workers=options.workers,
@@ -122,6 +125,7 @@ class Engine:
                 interrupts=interrupts,
                 batch_timeout_s=self.spec.batch_timeout_s,
                 code=self.spec.code,
+                on_commit=self._merge_behind,
                 on_progress=lambda loop: self._tell(control, loop.scheduler),
                 notify=self._notify,
             )
@@ -133,6 +137,8 @@ class Engine:
                 try:
                     workers.close()
                 finally:
+                    for merging in self.merging.values():
+                        merging.abandon()
                     control.close()
                     self.journal.close()
                     if self.display is not None:
@@ -174,6 +180,22 @@ class Engine:
             counts.dead_items == 0 or self.spec.on_error == "skip"
         )
 
+    def _begin_merging(self) -> None:
+        """Merge behind a fresh job; a resumed one has it all to do in the end."""
+        for idx, writer in enumerate(self.formats.writers):
+            if isinstance(writer, SegmentWriter):
+                staged = staged_path(writer, self.spec)
+                self.merging[idx] = MergeBehind(staged, writer.header())
+
+    def _merge_behind(self, changes: Changes) -> None:
+        if self.merging and changes.won:
+            segments = {segment.nonce: segment for segment in changes.segments}
+            for idx, merging in self.merging.items():
+                for run in changes.won:
+                    assert run.nonce is not None
+                    piece = winner_piece(self.formats.writers[idx], self.spec, run, segments[run.nonce], idx)
+                    merging.add(run.start, run.end, piece)
+
     # Planning and mapping
 
     def _map(self, loop: Loop, workers: Workers, control: ControlServer, on_started: Callable[[], None]) -> Stop | None:
@@ -184,6 +206,8 @@ class Engine:
             Settings(length=length, batch_size=self.spec.batch_size, max_retries=self.spec.max_retries),
             **self._restored(),
         )
+        if not scheduler.won_items:
+            self._begin_merging()
         ranges = -(-length // self.spec.batch_size)
         stop = loop.map(scheduler, min(workers.slots, max(1, ranges)))
         if stop is not None:

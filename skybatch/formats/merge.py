@@ -41,6 +41,8 @@ class Merger:
             raise SegmentDamaged(f"{piece.path}: {error.strerror}") from error
         try:
             _copy(source, self._fd, piece)
+            storage.start_writeback(self._fd)
+            os.posix_fadvise(source, 0, 0, os.POSIX_FADV_DONTNEED)  # it will hardly be read again
         finally:
             os.close(source)
 

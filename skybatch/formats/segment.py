@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skybatch.errors import SegmentDamaged
-from skybatch.formats.storage import private, sync_folder, write_all
+from skybatch.formats.storage import private, start_writeback, sync_folder, write_all
 
 RECORD = struct.Struct("<QQQQII")
 TRAILER = struct.Struct("<QI4x8s")
@@ -96,6 +96,7 @@ class SegmentFile:
 
     def _flush(self) -> None:
         write_all(self._fd, b"".join(self._waiting))
+        start_writeback(self._fd)
         self._waiting.clear()
         self._waiting_size = 0
 

@@ -26,6 +26,10 @@ SEAL_SECONDS = 0.75
 """A stretch is told of after this time even when its grant goes on: so much a crash may cost."""
 
 
+SEALING = 2
+"""How many stretches may wait for the disk."""
+
+
 class Result(NamedTuple):
     """One range, mapped: a payload for each segment output, and the results where a writer uploads them."""
 
@@ -91,16 +95,61 @@ class Outbox:
         self._thread.join()
 
     def _run(self) -> None:
+        storing = self._storing
         try:
             while (group := self._queue.get()) is not _END:
-                self._storing.take(group)
-            self._storing.seal()
-        except BrokenPipeError:
-            os._exit(0)  # the engine is gone; nobody waits for what is left
+                storing.take(group)
+            storing.close()
         except OSError as error:
-            self._storing.give_up(error)
+            storing.give_up(error)
             while self._queue.get() is not _END:
                 pass
+
+
+class Sealer:
+    """Makes stretches durable on a thread of its own, so that writing goes on while the disk is waited for."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._queue: queue.Queue[tuple[list[SegmentFile | None], Frame] | None] = queue.Queue(SEALING)
+        self._thread = threading.Thread(target=self._run, daemon=True, name="skybatch_seal")
+        self._thread.start()
+
+    def put(self, segments: list[SegmentFile | None], done: Frame) -> None:
+        """Seal the segments, then send `done`; waits while several are being sealed."""
+        self._queue.put((segments, done))
+
+    def close(self) -> None:
+        """Seal what is left."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        failed = False
+        while (work := self._queue.get()) is not None:
+            if failed:
+                continue
+            try:
+                self._seal(*work)
+            except OSError as error:
+                failed = True
+                tell_storage_failed(self._channel, error)
+
+    def _seal(self, segments: list[SegmentFile | None], done: Frame) -> None:
+        sealed = [None if segment is None else segment.seal() for segment in segments]
+        files = [None if s is None else {"name": s.name, "size": s.size, "data": s.data_size} for s in sealed]
+        self._channel.send({**done, "files": files})
+
+
+def tell_storage_failed(channel: Channel, error: OSError) -> None:
+    """Storage failed: no item is to blame, the engine decides. Does not return when the engine is gone."""
+    try:
+        if not isinstance(error, BrokenPipeError):
+            channel.send({"op": "storage", **describe(error)})
+            return
+    except OSError:
+        pass
+    os._exit(0)  # nobody waits for what is left
 
 
 class Storing:
@@ -112,6 +161,7 @@ class Storing:
         self._folders = [Path(batchfiles.folder(writer.path, self._job_id)) for writer in writers]
         self._uploaders = [writer for writer in writers if not isinstance(writer, SegmentWriter)]
         self._made_folders = False
+        self._sealer = Sealer(channel)
         self._sealed_at = 0.0
         self._reset()
 
@@ -184,27 +234,32 @@ class Storing:
         if not self._ranges:
             self._abandon()
             return
-        sizes = [None if segment is None else segment.seal() for segment in self._segments]
         now = time.monotonic()
-        self._channel.send(
-            {
-                "op": "done",
-                "grant": self._grant,
-                "start": self._start,
-                "end": self._end,
-                "nonce": self._nonce,
-                "ranges": self._ranges,
-                "size": self._size,
-                "seconds": now - self._began,
-                "files": [None if s is None else {"name": s.name, "size": s.size, "data": s.data_size} for s in sizes],
-            }
-        )
+        done = {
+            "op": "done",
+            "grant": self._grant,
+            "start": self._start,
+            "end": self._end,
+            "nonce": self._nonce,
+            "ranges": self._ranges,
+            "size": self._size,
+            "seconds": now - self._began,
+        }
+        if any(self._segments):
+            self._sealer.put(self._segments, done)
+        else:
+            self._channel.send({**done, "files": [None] * len(self._segments)})
         self._sealed_at = now
         self._reset()
 
+    def close(self) -> None:
+        """Seal what is left; everything is told when this returns."""
+        self.seal()
+        self._sealer.close()
+
     def give_up(self, error: OSError) -> None:
-        """Storage failed: no item is to blame, the engine decides."""
-        self._channel.send({"op": "storage", **describe(error)})
+        """Storage failed."""
+        tell_storage_failed(self._channel, error)
 
     def _abandon(self) -> None:
         for segment in self._segments:

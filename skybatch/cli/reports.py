@@ -103,8 +103,10 @@ def errors(job: str | None, number: int, as_json: bool) -> None:
     if as_json:
         emit_json(failures)
         return
+    before = None
     for failure in failures:
-        _show_failure(failure)
+        _show_failure(failure, before)
+        before = failure.traceback
     if not failures:
         click.echo("skybatch: nothing failed", err=True)
 
@@ -140,11 +142,13 @@ def _lies_in(start: int, end: int, stretches: list[tuple[int, int]]) -> bool:
     return place >= 0 and stretches[place][0] <= start and end <= stretches[place][1]
 
 
-def _show_failure(failure: Failure) -> None:
+def _show_failure(failure: Failure, traceback_before: str | None) -> None:
     where = f"item {failure.start}" if failure.start == failure.end else f"items {failure.start}-{failure.end}"
     if failure.item is not None and failure.start != failure.end:
         where += f" (at item {failure.item})"
     what = f"try {failure.attempt}, {failure.kind}{', set aside' if failure.dead else ''}"
     click.echo(f"{moment(failure.at)}  {where}, {what}: {cell(failure.message)}")
-    if failure.traceback:
+    if failure.traceback and failure.traceback == traceback_before:
+        click.echo("    (the same traceback)")
+    elif failure.traceback:
         click.echo(indented(failure.traceback))

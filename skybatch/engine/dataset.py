@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skybatch.engine import code as shipping
 from skybatch.engine import folder as folders
 from skybatch.engine import spec as specs
+from skybatch.engine.environment import resolve
 from skybatch.engine.finish import token_of
 from skybatch.engine.folder import JobFolder
 from skybatch.engine.job import Job, announce, run_engine, unfinished
@@ -25,6 +26,9 @@ from skybatch.journal.lock import JobLock
 from skybatch.journal.rows import JobRow
 from skybatch.worker import mapper as mappers
 from skybatch.worker import runtime
+
+if TYPE_CHECKING:
+    from skybatch.engine.pools import Pool
 
 ON_ERROR = ("fail", "skip")
 
@@ -43,7 +47,7 @@ class Dataset:
     def map(
         self,
         mapper: Any,
-        pool_name: str | None = None,
+        pool_name: str | Pool | None = None,
         batch_size: int = 32,
         output: OutputWriter | Sequence[OutputWriter] | None = None,
         activate_env: str | None = None,
@@ -68,7 +72,7 @@ class Dataset:
         `remote_function`. `mapper_args` (JSON) go to the function as keywords, or to the class.
 
         `batch_size` items make a range, the unit of retries. `output` is one writer or several. `pool_name`
-        names a pool; `executor` and `workers` choose without one. `activate_env` is a shell line that the
+        names a pool, or is one; `executor` and `workers` choose without one. `activate_env` is a shell line that the
         workers' Python is found after. `concurrency` is how many batches an async mapper has in flight.
 
         A range that fails is tried `max_retries` times more, with back-off; `batch_timeout_s` seconds on one
@@ -115,14 +119,18 @@ class Dataset:
 
 
 def run_options(
-    pool_name: str | None, executor: str | None, workers: int | None, activate_env: str | None
+    pool_name: str | Pool | None, executor: str | None, workers: int | None, activate_env: str | None
 ) -> RunOptions:
-    """The run's options from a pool and what overrides it. Raises UnknownName for a pool that is not there."""
+    """The run's options from a pool and what overrides it.
+
+    Raises UnknownName for a pool that is not there, UsageError when a variable it refers to is not set.
+    """
     values: dict[str, Any] = {}
     if pool_name is not None and pool_name != "local":
         from skybatch.engine import pools
 
-        pool = pools.get(pool_name)
+        pool = pools.get(pool_name) if isinstance(pool_name, str) else pool_name
+        resolve(pool.env)
         values = {
             "executor": pool.executor,
             "workers": pool.workers,

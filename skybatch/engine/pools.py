@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from skybatch.engine.environment import REFERENCE
 from skybatch.engine.strict_yaml import Section, load, parse
 from skybatch.errors import UnknownName, UsageError
 
@@ -32,7 +33,6 @@ PLACEMENT = {
 }  # fmt: skip
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-REFERENCE = re.compile(r"\$\{ENV:([A-Za-z_][A-Za-z0-9_]*)\}")
 SECRET_WORDS = {"TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "CREDENTIALS", "APIKEY"}
 SECRET_ENDINGS = ("_KEY", "_KEY_ID", "_AUTH")
 
@@ -49,19 +49,6 @@ class Pool:
     setup: str | None = None  # a shell line that prepares a host; never run unasked
     options: Mapping[str, Any] = field(default_factory=dict)  # the executor's own
     ignored: tuple[str, ...] = ()  # keys of the reference's form that mean nothing here
-
-    def resolved_env(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-        """`env` with each ${ENV:NAME} looked up in `environ`, by default this process's; never to be stored.
-
-        Raises UsageError naming a variable that is not set.
-        """
-        source = os.environ if environ is None else environ
-        return {key: REFERENCE.sub(lambda found: self._look_up(found[1], source), self.env[key]) for key in self.env}
-
-    def _look_up(self, name: str, source: Mapping[str, str]) -> str:
-        if name not in source:
-            raise UsageError(f"pool {self.name or 'of this job'}: environment variable {name} is not set")
-        return source[name]
 
     def to_mapping(self) -> dict[str, Any]:
         """As JSON and YAML hold it, what is unset left out; `parse_pool` reads it back."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from skybatch.engine import pools
+from skybatch.engine.environment import resolve
 from skybatch.errors import UnknownName, UsageError
 
 FULL = """\
@@ -51,9 +52,9 @@ def test_the_kept_file_is_the_owners_alone_and_holds_references_only(tmp_path: P
 
 def test_references_are_looked_up_only_when_asked(tmp_path: Path) -> None:
     pool = pools.apply(written(tmp_path, FULL), "box")
-    assert pool.resolved_env({"HF_TOKEN": "hf_1"})["HF_TOKEN"] == "hf_1"
-    with pytest.raises(UsageError, match="variable HF_TOKEN is not set"):
-        pool.resolved_env({})
+    assert resolve(pool.env, {"HF_TOKEN": "hf_1"})["HF_TOKEN"] == "hf_1"
+    with pytest.raises(UsageError, match="variable HF_TOKEN, which the pool refers to, is not set"):
+        resolve(pool.env, {})
 
 
 def test_the_references_form_is_read(tmp_path: Path) -> None:

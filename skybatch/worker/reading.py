@@ -37,10 +37,8 @@ class Loaded:
 
     def items(self, start: int, end: int) -> list[Item]:
         """The items of one range. Raises RecordError."""
-        if self._decode is not None:
-            items = self._decode(self._window, self.start, start, end)
-        else:
-            items = self._window[start]
+        decode = self._decode
+        items = decode(self._window, self.start, start, end) if decode else self._window[start]
         if type(items) is not list or len(items) != end - start + 1:
             got = f"{len(items)} items" if isinstance(items, list) else type(items).__name__
             raise ResultError(f"the reader gave {got} for items {start}-{end}; {end - start + 1} were asked for")

@@ -69,5 +69,5 @@ def test_altered_index_is_noticed(tmp_path: Path) -> None:
 
 
 def test_missing_segment_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SegmentDamaged, match="gone.seg"):
+    with pytest.raises(SegmentDamaged, match=r"gone\.seg"):
         read_index(tmp_path / "gone.seg")

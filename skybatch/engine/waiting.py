@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 
 from skybatch.engine.events import Unit
 
-Entry = tuple[float, int, int]  # not_before, start, end
+Entry = tuple[float, int]  # not_before, start
 
 
 class Units:
@@ -14,8 +14,7 @@ class Units:
 
     def __init__(self) -> None:
         self._live: dict[int, Unit] = {}
-        self._granted: set[int] = set()  # starts
-        self._shared: list[Entry] = []  # heaps; entries whose unit is gone or granted are skipped when met
+        self._shared: list[Entry] = []  # heaps; entries whose unit has ended are skipped when met
         self._isolated: list[Entry] = []
         self._innocent: list[Entry] = []  # isolated too, but nothing was charged to them
 
@@ -27,19 +26,17 @@ class Units:
         return self._live.get(start)
 
     def wait(self, unit: Unit) -> None:
-        """The unit lives and waits; it takes the place of the one with the same start."""
-        self._granted.discard(unit.start)
+        """A new unit, or one that was taken, lives and waits; it replaces the one with the same start."""
         self._live[unit.start] = unit
         isolated = self._isolated if unit.attempt else self._innocent
-        heappush(isolated if unit.isolated else self._shared, (unit.not_before, unit.start, unit.end))
+        heappush(isolated if unit.isolated else self._shared, (unit.not_before, unit.start))
 
     def end(self, start: int) -> None:
         """The unit that starts there is won, dead or split; without one nothing happens."""
-        self._granted.discard(start)
         self._live.pop(start, None)
 
     def take_shared(self, now: float) -> Unit | None:
-        """Mark as granted, and return, the next due unit that may share its worker."""
+        """The next due unit that may share its worker; it waits no more, but lives until `end`."""
         return self._take(self._shared, now)
 
     def take_isolated(self, now: float, *, charged: bool = True) -> Unit | None:
@@ -60,14 +57,12 @@ class Units:
         unit = self._first(heap, now)
         if unit is not None:
             heappop(heap)
-            self._granted.add(unit.start)
         return unit
 
     def _first(self, heap: list[Entry], now: float) -> Unit | None:
         while heap and heap[0][0] <= now:
-            not_before, start, end = heap[0]
-            unit = self._live.get(start)
-            if unit and (unit.not_before, unit.end) == (not_before, end) and start not in self._granted:
+            unit = self._live.get(heap[0][1])
+            if unit is not None:
                 return unit
             heappop(heap)
         return None

@@ -287,6 +287,15 @@ def test_a_failure_of_what_was_answered_changes_nothing() -> None:
     assert table.tell(failed) == []
 
 
+def test_an_answer_after_the_failure_of_the_same_range_is_late() -> None:
+    table, grant = many_in_one_grant()
+    failed = grant.start, grant.start + 1
+    table.tell(RangeFailed(grant.worker, grant.grant, *failed, "mapper", "E"))
+    table.tell(part(grant, grant.start, grant.start + 3))
+    assert table.new(Late) == [Late(*failed, "n")]
+    assert [(won.start, won.end) for won in table.new(Won)] == [(grant.start + 2, grant.start + 3)]
+
+
 # Lost workers
 
 
@@ -352,6 +361,16 @@ def test_losses_have_a_budget_of_their_own() -> None:
         assert table.new(kind)
         table.now += 1
         table.tell(WorkerReady(worker + 1))
+
+
+def test_losses_do_not_use_up_retries() -> None:
+    table = Table(length=10, batch_size=2, max_losses=3, max_retries=1, depth=1)
+    for worker in (1, 2):
+        table.tell(WorkerLost(worker, "exit", ((0, 1),)))
+        table.now += 1
+        table.tell(WorkerReady(worker + 1))
+    table.fail(0)
+    assert [(retry.kind, retry.unit.attempt) for retry in table.new(Retry)] == [("mapper", 3)]
 
 
 def test_workers_that_keep_dying_with_nothing_in_hand_stop_the_job() -> None:

@@ -14,7 +14,8 @@ from skybatch.formats import line_index, storage
 from skybatch.formats.base import Item, SegmentWriter, WindowReader
 from skybatch.formats.line_index import LineIndex
 
-WINDOW_SIZE = 2 << 20
+WINDOW_SIZE = 512 << 10
+"""Small enough that a window's lines are still in the processor's cache when they are parsed."""
 _SAMPLE = 64 << 10
 
 
@@ -70,7 +71,7 @@ class JsonReader(WindowReader):
         return self.decode(self.read_window(start_idx, end_idx), start_idx, start_idx, end_idx)
 
     def window_end(self, start: int, end: int) -> int:
-        """A window of about 2 MB, or one item where that is larger."""
+        """A window of WINDOW_SIZE bytes, or one item where that is larger."""
         index = self._ready()
         limit = index.offsets[index.before(start)] + WINDOW_SIZE
         step = index.after(end)

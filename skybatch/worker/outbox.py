@@ -21,7 +21,7 @@ from skybatch.worker.serve import Channel
 if TYPE_CHECKING:
     from skybatch.worker.session import Batch
 
-GROUP_BYTES, GROUP_SECONDS, GROUP_RANGES = 256 << 10, 0.004, 1024
+GROUP_BYTES, GROUP_SECONDS, GROUP_RANGES, GROUPS = 256 << 10, 0.004, 1024, 8
 SEAL_SECONDS = 0.75
 """A stretch is told of after this time even when its grant goes on: so much a crash may cost."""
 
@@ -57,7 +57,7 @@ class Outbox:
         self._waiting: list[Unfinished] = []
         self._waiting_bytes = 0
         self._waiting_since = 0.0
-        self._queue: queue.Queue[list[Unfinished]] = queue.Queue(2)
+        self._queue: queue.Queue[list[Unfinished]] = queue.Queue(GROUPS)
         self._storing = Storing(channel, mark, config, writers)
         self._thread = threading.Thread(target=self._run, daemon=True, name="skybatch_write")
 

@@ -119,12 +119,13 @@ class Session:
                 f"items {batch.start}-{batch.end}: {len(results)} results for {len(batch.items)} items "
                 "(for another number of results than items: one_to_one=False)"
             )
-        for index, result in enumerate(results):
-            if type(result) is not dict and not isinstance(result, dict):
-                raise ResultError(
-                    f"item {batch.start + index}: a result must be a dict, not {_type(result)}",
-                    item=batch.start + index,
-                )
+        if {*map(type, results)} - {dict}:
+            self._refuse_other_types(batch, results)
+
+    def _refuse_other_types(self, batch: Batch, results: list[Any]) -> None:
+        for index, result in enumerate(results, batch.start):
+            if not isinstance(result, dict):
+                raise ResultError(f"item {index}: a result must be a dict, not {_type(result)}", item=index)
 
     def encode(self, batch: Batch, results: list[Item]) -> list[bytes]:
         """The results as the segment outputs store them. Raises ResultError."""

@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -28,6 +28,8 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """Each verb's module, which has it as a function of that name (`list` as `list_`), and its short help."""
 
+SIGPIPE_CODE = 141  # as a shell reports a program that SIGPIPE ended
+
 
 class Verbs(click.Group):
     """A group that knows its commands by table and imports the one that is asked for."""
@@ -42,6 +44,15 @@ class Verbs(click.Group):
         command = getattr(module, f"{cmd_name}_" if cmd_name == "list" else cmd_name)
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # the reader has gone, as `head` does; click would call it a failure
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's own flush stays quiet
+            return SIGPIPE_CODE
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -76,7 +87,6 @@ def invoke(arguments: Sequence[str]) -> int:
     """Run one command; the exit code. Expected errors become one line, unexpected ones stay tracebacks."""
     try:
         code = skybatch.main(list(arguments), prog_name="skybatch", standalone_mode=False)
-        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         error.show()
@@ -87,9 +97,6 @@ def invoke(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("skybatch: interrupted", err=True)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the interpreter's own flush stays quiet
-        return 141  # as a shell reports a program that SIGPIPE ended
 
 
 def _inert(text: str) -> str:

@@ -11,6 +11,15 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+
+class Interrupted(BaseException):
+    """A signal came in a phase that can be left at any point, since every step of it can be taken again."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(signal.Signals(number).name)
+
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -19,6 +28,7 @@ class Interrupts:
 
     def __init__(self, selector: selectors.BaseSelector, on_signal: Callable[[int, int], None]) -> None:
         self.received: int | None = None
+        self.raising = True  # whether a signal raises Interrupted, rather than waiting for the loop
         self._selector, self._on_signal = selector, on_signal
         self._count = self._told = 0
         self._before: dict[int, Any] = {}
@@ -56,6 +66,9 @@ class Interrupts:
         self._count += 1
         if self._count >= 3:
             os._exit(128 + number)
+        if self.raising:
+            self.raising = False
+            raise Interrupted(number)
 
     def _woken(self) -> None:
         assert self._wakeup is not None

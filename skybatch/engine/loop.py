@@ -75,10 +75,18 @@ class Loop:
         if scheduler.finished:
             return None
         self._workers.fill(wanted)
+        self._interrupts.raising = False
+        try:
+            return self._map()
+        finally:
+            self._interrupts.raising = True
+
+    def _map(self) -> Stop | None:
+        assert self.scheduler is not None
         for number in self._early:
             self._handle(WorkerReady(number))
         self._flush()
-        while not scheduler.finished and self.stop is None:
+        while not self.scheduler.finished and self.stop is None:
             if self._draining and not self._workers.live:
                 break
             self._turn()
@@ -203,6 +211,8 @@ class Loop:
             worker.lost = frame
         elif operation == "bye":
             worker.said_bye = True
+        elif operation == "interrupted":
+            self.halt("paused", "interrupted", 130, kill=True)
         elif operation == "broken":
             self._give_up(broken(frame))
         elif operation == "storage":

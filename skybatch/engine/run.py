@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import selectors
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from skybatch import plugins
 from skybatch.engine.control import ControlServer
+from skybatch.engine.environment import resolve
 from skybatch.engine.events import Settings, Unit
 from skybatch.engine.finish import Conflict, Finishing, staged_path, winner_piece
 from skybatch.engine.folder import JobFolder
-from skybatch.engine.interrupts import Interrupts
+from skybatch.engine.interrupts import Interrupted, Interrupts
 from skybatch.engine.loop import Loop, Stop
 from skybatch.engine.merge_behind import MergeBehind
 from skybatch.engine.scheduler import Scheduler
@@ -69,11 +71,12 @@ class Engine:
     ) -> None:
         self.folder, self.spec, self.journal = folder, spec, journal
         self.formats, self.options, self.display = formats, options, display
+        self._length = 0
         self.merging: dict[int, MergeBehind] = {}  # by output
         self._executor: Executor = plugins.executor(options.executor)(
             ExecutorOptions(
                 workers=options.workers,
-                env=options.env,
+                env=resolve(options.env),
                 activate_env=options.activate_env,
                 log_folder=str(folder.logs),
                 options=options.options,
@@ -132,7 +135,10 @@ class Engine:
             interrupts.install()
             try:
                 self._phases(loop, workers, control, on_started)
+            except Interrupted as interrupted:
+                self._interrupted(interrupted)
             finally:
+                interrupts.raising = False
                 interrupts.restore()
                 try:
                     workers.close()
@@ -209,6 +215,7 @@ class Engine:
         if not scheduler.won_items:
             self._begin_merging()
         ranges = -(-length // self.spec.batch_size)
+        self._length = length
         stop = loop.map(scheduler, min(workers.slots, max(1, ranges)))
         if stop is not None:
             workers.kill_all()
@@ -298,11 +305,22 @@ class Engine:
             traceback=failure.traceback if failure else None,
         )
 
+    def _interrupted(self, interrupted: Interrupted) -> None:
+        cause, code = f"interrupted by {interrupted}", 128 + interrupted.number
+        state = self.journal.job().state
+        if state in ("published", "cleaned"):
+            raise Paused(self.spec.id, f"{cause}; the output is published", self._command, exit_code=code)
+        self._end(Stop(state="paused", cause=cause, exit_code=code))
+
+    @property
+    def _command(self) -> str:
+        return f"skybatch resume {self.spec.id}"
+
     def _end(self, stop: Stop) -> None:
         """Record why the job stops here, and raise what says so."""
         self.journal.set_state(stop.state, stop.cause)
         self._notify("skybatch_job_finished", state=stop.state)
-        job, command = self.spec.id, f"skybatch resume {self.spec.id}"
+        job, command = self.spec.id, self._command
         if stop.state == "conflict":
             raise OutputExists(f"job {job}: {stop.cause}\n  move it away, then: {command}")
         if stop.state in ("paused", "cancelled"):
@@ -319,7 +337,7 @@ class Engine:
         if scheduler is None:
             return
         done, dead = scheduler.won_items, scheduler.dead_items
-        total = self.journal.job().length or 0
+        total = self._length
         control.tell({"event": "progress", "state": "running", "done": done, "dead": dead, "total": total})
         if self.display is not None:
             self.display.update(done, dead, total, None, "running")
@@ -358,9 +376,18 @@ def resume_engine(
                 return
             journal.take_over()
             on_locked()
+            _tell_of_changed_code(folder, spec)
             Engine(folder, spec, journal, make_formats(folder, spec), options or RunOptions(**spec.run), display).run()
         finally:
             journal.close()
+
+
+def _tell_of_changed_code(folder: JobFolder, spec: JobSpec) -> None:
+    """Say when the user's files differ from the code that runs."""
+    from skybatch.engine import code
+
+    for name in code.changed_since(folder.code / spec.code):
+        print(f"skybatch: {name} has changed since; the job goes on with the code it was started with", file=sys.stderr)
 
 
 def _join(stretches: list[tuple[int, int]], start: int, end: int) -> None:

@@ -70,6 +70,8 @@ def serve(channel: Channel, mark: Mark | NoMark, config: Frame) -> None:
         if isinstance(error, BrokenPipeError):
             return  # the engine is gone
         _broken(channel, error)
+    except KeyboardInterrupt:
+        channel.send({"op": "interrupted"})
     except BaseException as error:
         _broken(channel, error)
     else:

@@ -149,6 +149,8 @@ class Session:
     def fail(self, batch: Batch, error: BaseException) -> None:
         """The mapper failed on `batch`."""
         self._mark.put_down(MAPPING + batch.slot)
+        if isinstance(error, KeyboardInterrupt) and isinstance(self._mark, NoMark):
+            raise error  # Ctrl-C reaches the worker only where it shares the engine's process
         self._outbox.put(self._fault(batch, error, "mapper"))
 
     def tell(self, error: BaseException) -> None:

@@ -23,7 +23,7 @@ BLOCK = 1 << 16
 @click.argument("job", required=False)
 @click.option("--worker", metavar="N", help="Only this worker's, by number; or `engine`, for a detached engine's.")
 @click.option(
-    "-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True,
+    "-n", "--lines", type=click.IntRange(min=0), metavar="N", default=100, show_default=True,
     help="How many of each log's last lines; 0 for all.",
 )  # fmt: skip
 @json_option
@@ -91,7 +91,7 @@ def _offset_of_last(fd: int, lines: int) -> int:
 @click.command()
 @click.argument("job", required=False)
 @click.option(
-    "-n", "--number", type=click.IntRange(min=0), default=20, show_default=True,
+    "-n", "--number", type=click.IntRange(min=0), metavar="N", default=20, show_default=True,
     help="How many of the newest failures; 0 for all that are kept.",
 )  # fmt: skip
 @json_option

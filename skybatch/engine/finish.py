@@ -13,6 +13,7 @@ import selectors
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skybatch.engine.environment import resolve
 from skybatch.engine.spec import JobSpec
 from skybatch.errors import JobFailed
 from skybatch.failpoints import reach
@@ -178,7 +179,9 @@ class _ReduceProcess:
         self._engine = engine
         options = engine.options
         executor = LocalExecutor(
-            ExecutorOptions(env=options.env, activate_env=options.activate_env, log_folder=str(engine.folder.logs))
+            ExecutorOptions(
+                env=resolve(options.env), activate_env=options.activate_env, log_folder=str(engine.folder.logs)
+            )
         )
         config = {
             **engine._worker_config(0),

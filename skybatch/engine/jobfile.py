@@ -32,7 +32,7 @@ from skybatch.errors import SkybatchError, UnknownName, UsageError, nearest
 T = TypeVar("T")
 
 PLAIN = ("mapper_args", "on_error", "name", "activate_env", "batch_timeout_s")
-REQUIRED = ("input", "mapper", "batch_size", "output")
+REQUIRED = ("input", "mapper", "output")
 NUMBERS = ("batch_size", "workers", "concurrency", "max_retries")
 SWITCHES = ("one_to_one", "overwrite")
 POLICIES = ("fail", "skip")

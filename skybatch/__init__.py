@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from skybatch.engine.dataset import Dataset
     from skybatch.engine.job import Job, jobs, resume
     from skybatch.errors import JobFailed, Paused, SkybatchError
+    from skybatch.hookspecs import hookimpl
     from skybatch.io_formats import ImageWriter, InputReader, JsonReader, JsonWriter, OutputWriter
     from skybatch.worker.mapper import remote_function
     from skybatch.worker.runtime import Context, context, load, save_results
@@ -29,6 +30,7 @@ __all__ = [
     "Paused",
     "SkybatchError",
     "context",
+    "hookimpl",
     "io_formats",
     "jobs",
     "load",
@@ -43,6 +45,7 @@ _HOMES = {
     "skybatch.engine.dataset": ("Dataset",),
     "skybatch.engine.job": ("Job", "jobs", "resume"),
     "skybatch.errors": ("JobFailed", "Paused", "SkybatchError"),
+    "skybatch.hookspecs": ("hookimpl",),
     "skybatch.io_formats": ("ImageWriter", "InputReader", "JsonReader", "JsonWriter", "OutputWriter"),
     "skybatch.worker.mapper": ("remote_function",),
     "skybatch.worker.runtime": ("Context", "context", "load", "save_results"),

@@ -19,7 +19,7 @@ from skybatch.journal.lock import is_held
 
 
 def start(folder: JobFolder, options: RunOptions | None) -> None:
-    """Start a detached engine; return once it holds the job's lock. Raises JobLocked, JobFailed."""
+    """Start a detached engine; return once it holds the job's lock and can be watched. Raises JobLocked, JobFailed."""
     if is_held(folder.path):
         raise JobLocked(f"job {folder.id}: another engine runs it; nothing was changed")
     read_end, write_end = os.pipe()
@@ -61,7 +61,7 @@ def main() -> int:
     ready = int(sys.argv[2])
     os.set_inheritable(ready, False)
     try:
-        resume_engine(folder, options, None, on_locked=lambda: _say_ready(ready))
+        resume_engine(folder, options, None, on_listening=lambda: _say_ready(ready))
     except SkybatchError as error:
         print(f"skybatch: {error}", file=sys.stderr)
         return error.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import selectors
 import sys
 import threading
@@ -83,24 +84,24 @@ class Engine:
             )
         )
 
-    def run(self) -> None:
-        """Run to the end of the job. The caller holds the lock.
+    def run(self, on_listening: Callable[[], None] = lambda: None) -> None:
+        """Run to the end of the job. The caller holds the lock; `on_listening` is called once others can watch.
 
         Raises JobFailed, Paused or OutputExists, each with the command that goes on.
         """
         if self._executor.in_this_process:
-            self._run_beside_worker()
+            self._run_beside_worker(on_listening)
         else:
-            self._run()
+            self._run(on_listening)
 
-    def _run_beside_worker(self) -> None:
+    def _run_beside_worker(self, on_listening: Callable[[], None]) -> None:
         """The worker has this thread, for debuggers; the engine gets one of its own."""
         errors: list[BaseException] = []
         started = threading.Event()
 
         def engine() -> None:
             try:
-                self._run(on_started=started.set)
+                self._run(on_listening, started.set)
             except BaseException as error:
                 errors.append(error)
             finally:
@@ -115,7 +116,7 @@ class Engine:
         if errors:
             raise errors[0]
 
-    def _run(self, on_started: Callable[[], None] = lambda: None) -> None:
+    def _run(self, on_listening: Callable[[], None], on_started: Callable[[], None] = lambda: None) -> None:
         with selectors.DefaultSelector() as selector:
             workers = Workers(self._executor, selector, self._worker_config, lambda w, f: loop.on_frames(w, f))
             control = ControlServer(self.folder, selector, lambda: loop.on_cancel())
@@ -134,9 +135,12 @@ class Engine:
             )
             interrupts.install()
             try:
+                on_listening()
                 self._phases(loop, workers, control, on_started)
             except Interrupted as interrupted:
                 self._interrupted(interrupted)
+            except OSError as error:
+                self._disk_full(error)
             finally:
                 interrupts.raising = False
                 interrupts.restore()
@@ -312,6 +316,17 @@ class Engine:
             raise Paused(self.spec.id, f"{cause}; the output is published", self._command, exit_code=code)
         self._end(Stop(state="paused", cause=cause, exit_code=code))
 
+    def _disk_full(self, error: OSError) -> None:
+        """A full disk pauses the job; any other error is passed on."""
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise error
+        cause = f"{error.strerror}: {error.filename or self.folder.path}"
+        try:
+            self.journal.set_state("paused", cause)
+        except OSError:
+            pass  # the journal has no space either; what it says now is resumable too
+        raise Paused(self.spec.id, cause, self._command) from error
+
     @property
     def _command(self) -> str:
         return f"skybatch resume {self.spec.id}"
@@ -357,11 +372,11 @@ def resume_engine(
     folder: JobFolder,
     options: RunOptions | None,
     display: ProgressDisplay | None,
-    on_locked: Callable[[], None] = lambda: None,
+    on_listening: Callable[[], None] = lambda: None,
 ) -> None:
     """Lock a job and run it to its end, with the code it was started with.
 
-    `on_locked` is called once the job is this engine's.
+    `on_listening` is called once the job is this engine's and others can watch it.
 
     Raises JobLocked when another engine runs it, JournalDamaged, UntrustedFolder, NetworkFilesystem.
     """
@@ -372,12 +387,12 @@ def resume_engine(
         journal = Journal.open(folder.journal)
         try:
             if journal.job().state == "cleaned":
-                on_locked()
+                on_listening()
                 return
             journal.take_over()
-            on_locked()
             _tell_of_changed_code(folder, spec)
-            Engine(folder, spec, journal, make_formats(folder, spec), options or RunOptions(**spec.run), display).run()
+            formats, options = make_formats(folder, spec), options or RunOptions(**spec.run)
+            Engine(folder, spec, journal, formats, options, display).run(on_listening)
         finally:
             journal.close()
 

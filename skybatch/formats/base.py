@@ -23,6 +23,9 @@ class InputReader(ABC):
 
     path: str
 
+    requires: ClassVar[dict[str, str]] = {}
+    """Modules that must be importable in workers, and the distribution that provides each; checked at their start."""
+
     @abstractmethod
     def __len__(self) -> int:
         """Number of items. Called once, in the engine, before the first batch; again on resume."""
@@ -87,6 +90,9 @@ class OutputWriter(ABC):
     """
 
     path: str
+
+    requires: ClassVar[dict[str, str]] = {}
+    """As InputReader.requires."""
 
     accepts_any_count: ClassVar[bool] = False
     """Whether a batch may have another number of results than items (`one_to_one=False`)."""

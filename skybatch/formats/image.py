@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
+from typing import ClassVar
 
 from skybatch.errors import ResultError, UsageError, nearest
 from skybatch.formats import storage
@@ -19,6 +20,8 @@ class ImageWriter(OutputWriter):
 
     path: str
     column: str = "image"
+
+    requires: ClassVar[dict[str, str]] = {"PIL": "pillow"}
 
     def check(self) -> None:
         """Raise UsageError when Pillow is not installed."""

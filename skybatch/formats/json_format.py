@@ -25,6 +25,8 @@ class JsonReader(WindowReader):
 
     path: str
 
+    requires: ClassVar[dict[str, str]] = {"orjson": "orjson"}
+
     def __post_init__(self) -> None:
         self._index: LineIndex | None = None
         self._fd = -1
@@ -159,6 +161,7 @@ class JsonWriter(SegmentWriter):
     path: str
     column: str | list[str] | None = None
 
+    requires: ClassVar[dict[str, str]] = {"orjson": "orjson"}
     accepts_any_count: ClassVar[bool] = True
 
     def check(self) -> None:

@@ -20,7 +20,19 @@ def make_importable() -> None:
     spec.loader.exec_module(module)
 
 
+def refuse_old_python(channel: int) -> None:
+    """Say that this Python is too old, in frames, and end."""
+    from frames import encode  # type: ignore[import-not-found]
+
+    version = "%d.%d" % sys.version_info[:2]
+    message = "the workers' Python, %s, is %s; skybatch needs 3.11 or newer there" % (sys.executable, version)
+    os.write(channel, encode({"op": "broken", "message": message, "expected": True}))
+    sys.exit(1)
+
+
 if __name__ == "__main__":
+    if sys.version_info < (3, 11):
+        refuse_old_python(int(sys.argv[1]))
     sys.path.pop(0)
     make_importable()
     from skybatch.worker.serve import serve_process

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import time
 import traceback
 from typing import Any
 
-from skybatch.errors import ResultError
+from skybatch.errors import MapperError, ResultError
 from skybatch.formats.base import InputReader, Item, OutputWriter, SegmentWriter
 from skybatch.worker import code, mapper, runtime
 from skybatch.worker.fault import describe, kind_of
@@ -42,6 +44,9 @@ class Session:
         self._one_to_one: bool = config["one_to_one"]
         self._enter_folder(config)
         self.mapper, reader, self._writers = load_code(config)
+        _require(reader)
+        for writer in self._writers:
+            _require(writer)
         self._encoders = [w for w in self._writers if isinstance(w, SegmentWriter)]
         self._uploads = len(self._encoders) < len(self._writers)
         self._reading = Reading(channel, mark, config, reader, self._cut_short)
@@ -172,6 +177,17 @@ def load_code(config: Frame) -> tuple[Any, InputReader, list[OutputWriter]]:
     reader = objects["reader"](**config["reader"]) if "reader" in objects else None
     writers = [objects[f"output{k}"](**fields) for k, fields in enumerate(config["outputs"])]
     return objects.get("mapper"), reader, writers  # type: ignore[return-value]
+
+
+def _require(format: InputReader | OutputWriter) -> None:
+    for module, distribution in format.requires.items():
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError:
+            raise MapperError(
+                f"{type(format).__name__} needs {module}, which the workers' Python does not have; "
+                f"install it there: {sys.executable} -m pip install {distribution}"
+            ) from None
 
 
 def _type(value: object) -> str:

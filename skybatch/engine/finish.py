@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from skybatch.engine.environment import resolve
 from skybatch.engine.spec import JobSpec
-from skybatch.errors import JobFailed
+from skybatch.errors import JobFailed, JournalError
 from skybatch.failpoints import reach
 from skybatch.formats import batchfiles, storage
 from skybatch.formats.base import OutputWriter, SegmentWriter
@@ -47,6 +47,7 @@ class Finishing:
     def finish(self) -> None:
         """Go on from wherever the journal says this job is. Raises Conflict, JobFailed, SegmentDamaged."""
         try:
+            self._refuse_gaps()
             rows = self._journal.outputs()
             if self._state not in ("published", "cleaned"):
                 for row in rows:
@@ -60,6 +61,13 @@ class Finishing:
         finally:
             if self._reducer is not None:
                 self._reducer.close()
+
+    def _refuse_gaps(self) -> None:
+        """Nothing is published unless every item is accounted for, whatever went before."""
+        counts, length = self._journal.counts(), self._journal.job().length
+        if counts.won_items + counts.dead_items != length:
+            missing = f"{counts.won_items} items done and {counts.dead_items} set aside are not all {length}"
+            raise JournalError(f"job {self._spec.id}: {missing}; nothing was published")
 
     def _enter(self, state: str) -> None:
         if self._state != state:

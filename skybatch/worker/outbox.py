@@ -54,6 +54,7 @@ class Outbox:
     """Collects what the mapper's thread hands over and stores it on a thread of its own."""
 
     def __init__(self, channel: Channel, mark: Mark | NoMark, config: Frame, writers: list[OutputWriter]) -> None:
+        self._lock = threading.Lock()  # an async mapper's batches are taken and handed over by two threads
         self._waiting: list[Unfinished] = []
         self._waiting_bytes = 0
         self._waiting_since = 0.0
@@ -66,7 +67,11 @@ class Outbox:
         self._thread.start()
 
     def put(self, result: Unfinished) -> None:
-        """Take over one range; ranges come in the order they were given out."""
+        """Take over one range; ranges come in the order they were given out, mostly."""
+        with self._lock:
+            self._put(result)
+
+    def _put(self, result: Unfinished) -> None:
         waiting = self._waiting
         if not waiting:
             self._waiting_since = result.batch.taken_at
@@ -80,10 +85,14 @@ class Outbox:
             or len(waiting) >= GROUP_RANGES
             or time.monotonic() - self._waiting_since >= GROUP_SECONDS
         ):
-            self.flush()
+            self._flush()
 
     def flush(self) -> None:
         """Pass on what was collected; waits while the writing thread is behind."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
         if self._waiting:
             self._queue.put(self._waiting)
             self._waiting, self._waiting_bytes = [], 0

@@ -119,9 +119,10 @@ class Session:
         """Raise ValueError or TypeError when `results` cannot be those of `batch`."""
         if type(results) is not list:
             raise TypeError(f"items {batch.start}-{batch.end}: results must be a list of dicts, not {_type(results)}")
-        if len(results) != len(batch.items) and self._one_to_one:
+        expected = batch.end - batch.start + 1  # not len(batch.items): the mapper may have emptied that list
+        if len(results) != expected and self._one_to_one:
             raise ValueError(
-                f"items {batch.start}-{batch.end}: {len(results)} results for {len(batch.items)} items "
+                f"items {batch.start}-{batch.end}: {len(results)} results for {expected} items "
                 "(for another number of results than items: one_to_one=False)"
             )
         if {*map(type, results)} - {dict}:

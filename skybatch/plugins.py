@@ -7,7 +7,6 @@ entry-point group `skybatch`. The last are looked for only when needed, as the l
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from skybatch.registry import INPUT_READER_REGISTRY, OUTPUT_WRITER_REGISTRY, Reg
 
 if TYPE_CHECKING:
     import importlib.metadata
+    import logging
 
     import pluggy
 
@@ -26,8 +26,6 @@ GROUP = "skybatch"
 READERS, WRITERS, EXECUTORS = "skybatch_input_readers", "skybatch_output_writers", "skybatch_executors"
 BUILT_IN = ("skybatch.formats.plugin", "skybatch.executors.plugin")
 METADATA = (".dist-info", ".egg-info", ".egg")
-
-log = logging.getLogger("skybatch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +105,7 @@ def loaded() -> list[Loaded]:
             found.append(_describe(name, entry.version, entry.location, plugin))
         else:
             found.append(
-                Loaded(
-                    name=name, version=entry.version, location=entry.location, provides=(), error=entry.error
-                )
+                Loaded(name=name, version=entry.version, location=entry.location, provides=(), error=entry.error)
             )
     return found
 
@@ -178,7 +174,7 @@ def _load(point: importlib.metadata.EntryPoint) -> _EntryPoint:
         _refuse_unknown_hooks(plugin)
     except Exception as cause:
         error = f"{type(cause).__name__}: {cause}"
-        log.warning("plugin %s (%s) could not be loaded: %s", point.name, point.value, error)
+        _log().warning("plugin %s (%s) could not be loaded: %s", point.name, point.value, error)
         if manager().has_plugin(point.name):
             manager().unregister(name=point.name)
     return _EntryPoint(name=point.name, version=version, location=location, error=error)
@@ -224,7 +220,13 @@ def _answers(hook_name: str, **arguments: Any) -> Iterator[Any]:
         try:
             yield from manager().subset_hook_caller(hook_name, others)(**arguments)
         except Exception:
-            log.exception("plugin %s failed in %s", implementation.plugin_name, hook_name)
+            _log().exception("plugin %s failed in %s", implementation.plugin_name, hook_name)
+
+
+def _log() -> logging.Logger:
+    import logging  # only when there is something to say: every job imports this module
+
+    return logging.getLogger("skybatch")
 
 
 def _hook(name: str) -> pluggy.HookCaller:
@@ -248,7 +250,7 @@ def _given(hook_name: str, plugin: object) -> list[str]:
     try:
         return [name for answer in manager().subset_hook_caller(hook_name, others)() for name in answer]
     except Exception:
-        log.exception("a plugin failed in %s", hook_name)
+        _log().exception("a plugin failed in %s", hook_name)
         return []
 
 

@@ -73,11 +73,12 @@ def write_files(folder: Path, mapper: str) -> None:
     (folder / "job.yaml").write_text(JOB.format(mapper=mapper, folder=folder))
 
 
-def command(*arguments: str | Path, home: Path) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str | Path, home: Path, standard_input: int | None = None) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "skybatch.cli", *map(str, arguments)],
         env={**os.environ, "SKYBATCH_HOME": str(home)},
+        stdin=standard_input,
         capture_output=True,
         text=True,
         timeout=60,

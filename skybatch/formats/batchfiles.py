@@ -53,6 +53,11 @@ def folder(output_path: str, job_id: str) -> str:
     return f"{parent}/{TEMP_NAME}/{job_id}/{name}"
 
 
+def scratch(output_path: str, job_id: str) -> str | None:
+    """Where unfinished files of one output lie, so that cleaning up removes them; None for stores that need none."""
+    return folder(output_path, job_id) if storage.is_local(output_path) else None
+
+
 def batch_path(output_path: str, start: int, end: int, job_id: str) -> str:
     """A path for one range's results, unique to the attempt that asks."""
     nonce = getattr(_current, "nonce", "0")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
 import os
 import secrets
+import threading
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -13,6 +15,8 @@ from skybatch.errors import UsageError
 
 FIRST_PRIVATE_FD = 600
 """Descriptors of our own lie above what careless mappers close with `os.closerange(0, 256)`."""
+
+_scratch = threading.local()
 
 
 def is_local(path: str) -> bool:
@@ -42,8 +46,27 @@ def write_bytes(path: str, data: bytes) -> None:
         store.pipe_file(name, data)
         return
     final = local_path(path)
-    make_folders(os.path.dirname(final))
-    temporary = f"{os.path.dirname(final)}/.{secrets.token_hex(8)}.part"
+    folder = os.path.dirname(final)
+    make_folders(folder)
+    try:
+        _write_by_way_of(getattr(_scratch, "folder", None) or folder, final, data)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _write_by_way_of(folder, final, data)
+    sync_folder(folder)
+
+
+def use_scratch(folder: str | None) -> None:
+    """Where this thread's files lie until they are whole: what a kill leaves there is removed with the folder.
+
+    Without one they lie beside what they become. On another filesystem than that, it is left unused.
+    """
+    _scratch.folder = folder
+
+
+def _write_by_way_of(folder: str, final: str, data: bytes) -> None:
+    temporary = f"{folder}/.{secrets.token_hex(8)}.part"
     fd = private(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         try:
@@ -55,7 +78,6 @@ def write_bytes(path: str, data: bytes) -> None:
     except BaseException:
         unlink_if_there(temporary)
         raise
-    sync_folder(os.path.dirname(final))
 
 
 def read_bytes(path: str) -> bytes:

@@ -227,6 +227,7 @@ class Storing:
         self._mark.take_up(WRITING, batch.start, batch.end)
         try:
             for writer in self._uploaders:
+                storage.use_scratch(batchfiles.scratch(writer.path, self._job_id))
                 writer.upload_batch(results, batch.start, batch.end, self._job_id)
         except Exception as error:
             if not self._ranges:

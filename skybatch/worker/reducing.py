@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from skybatch.formats import batchfiles, staging
+from skybatch.formats import batchfiles, staging, storage
 from skybatch.worker.frames import Frame
 from skybatch.worker.serve import Channel
 from skybatch.worker.session import load_code
@@ -23,10 +23,12 @@ def reduce_outputs(channel: Channel, config: Frame) -> None:
     while (frame := channel.receive()) is not None and frame["op"] != "stop":
         writer: Any = writers[frame["output"]]
         if frame["op"] == "reduce":
+            storage.use_scratch(batchfiles.scratch(writer.path, job_id))
             with staging.held_back(writer.path, frame["staged"]) as held:
                 writer.reduce_results(job_id)
             channel.send({"op": "reduced", "staged": held.written})
         else:
+            storage.use_scratch(None)
             writer.cleanup(job_id)
             channel.send({"op": "cleaned"})
 

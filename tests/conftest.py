@@ -1,0 +1,30 @@
+"""What holds in every test: a `$SKYBATCH_HOME` of its own, and no process left over from it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tools.processes import belonging_to, describe, wait_for_none
+
+LEFT_OVER_S = 10.0
+
+
+@pytest.fixture(autouse=True)
+def skybatch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """This test's `$SKYBATCH_HOME`; processes started with it or below it must be gone soon after the test."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("SKYBATCH_HOME", str(home))
+    yield home
+    try:
+        wait_for_none(tmp_path, LEFT_OVER_S)
+    except AssertionError:
+        left = belonging_to(tmp_path)
+        told = list(map(describe, left))
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        pytest.fail(f"left over after the test: {told}")

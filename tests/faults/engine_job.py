@@ -1,0 +1,170 @@
+"""The job whose engine is killed: three kinds of outputs, and a mapper that notes each range it takes up.
+
+Run as a script: `python engine_job.py FOLDER OPTIONS`, options as JSON. The outputs depend on `items` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import skybatch
+from skybatch import io_formats, utils
+
+
+@dataclass
+class Counter(io_formats.InputReader):
+    """Items from a counter; counting them takes a while."""
+
+    count: int
+    seconds: float = 0.0
+
+    def __len__(self) -> int:
+        note(self.path, "planning")
+        time.sleep(self.seconds)
+        return self.count
+
+    def download_batch(self, start_idx: int, end_idx: int, cache_dir: str) -> list[dict[str, Any]]:
+        return [{"id": index} for index in range(start_idx, end_idx + 1)]
+
+
+@dataclass
+class YamlWriter(io_formats.OutputWriter):
+    """Stores each batch, and merges them into one YAML file at the end."""
+
+    column: str
+    seconds: float = 0.0
+    notes: str = ""
+
+    def upload_batch(self, results: list[dict[str, Any]], start_idx: int, end_idx: int, job_id: str) -> str:
+        path = utils.get_batch_path(self.path, start_idx, end_idx, job_id)
+        utils.save_jsonl_to_cloud([{self.column: result[self.column]} for result in results], path)
+        return path
+
+    def reduce_results(self, job_id: str) -> None:
+        import yaml
+
+        note(self.notes, "reducing")
+        time.sleep(self.seconds)
+        rows: list[dict[str, Any]] = []
+        for path in utils.list_batch_files(self.path, job_id):
+            rows.extend(utils.load_jsonl_from_cloud(path))
+        utils.upload_bytes_to_cloud(yaml.dump(rows, default_flow_style=False).encode(), self.path)
+
+    def cleanup(self, job_id: str) -> None:
+        note(self.notes, "cleaning")
+        time.sleep(self.seconds)
+        utils.delete_batch_files(self.path, job_id)
+        utils.delete_input_batch_files(self.path, job_id)
+
+
+@dataclass
+class TextWriter(io_formats.OutputWriter):
+    """One file per item, put straight at its final place."""
+
+    column: str
+
+    def upload_batch(self, results: list[dict[str, Any]], start_idx: int, end_idx: int, job_id: str) -> str:
+        folder = self.path.rstrip("/")
+        for index, result in enumerate(results, start_idx):
+            utils.upload_bytes_to_cloud(str(result[self.column]).encode(), f"{folder}/{index:08d}.txt")
+        return folder
+
+    def reduce_results(self, job_id: str) -> None:
+        pass
+
+    def cleanup(self, job_id: str) -> None:
+        pass
+
+
+def note(path: str, text: str) -> None:
+    """Append a line, whole, whoever else does."""
+    if path:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(fd, f"{text}\n".encode())
+        os.close(fd)
+
+
+def enrich(batch: list[dict[str, Any]], log: str, seconds: float) -> list[dict[str, Any]]:
+    """The mapper: deterministic but for the note of what it was given."""
+    note(log, f"{batch[0]['id']}-{batch[-1]['id']}")
+    time.sleep(seconds)
+    return [{"id": item["id"], "word": f"item {item['id'] ** 2}", "parity": item["id"] % 2} for item in batch]
+
+
+def seize(batch: list[dict[str, Any]], log: str, seconds: float) -> list[dict[str, Any]]:
+    """A mapper that forks children and grandchildren, then keeps the interpreter's lock in C code."""
+    import ctypes
+
+    for apart in (False, True):
+        if os.fork() == 0:
+            if apart:
+                os.setsid()
+            if os.fork() == 0:
+                note(log, "grandchild")
+            time.sleep(1000)
+    note(log, "seized")
+    ctypes.PyDLL(None).sleep(1000)
+    return batch
+
+
+def reader_of(folder: str, items: int, asked: dict[str, Any]) -> io_formats.InputReader:
+    if asked["reader"] == "counter":
+        return Counter(f"{folder}/phases.log", items, asked["planning_s"])
+    path = f"{folder}/input.jsonl"
+    if not os.path.exists(path):
+        with open(path, "w", encoding="ascii") as file:
+            file.writelines(f'{{"id": {index}}}\n' for index in range(items))
+    return io_formats.JsonReader(path)
+
+
+def outputs_of(folder: str, asked: dict[str, Any]) -> list[io_formats.OutputWriter]:
+    phases = f"{folder}/phases.log"
+    writers: dict[str, io_formats.OutputWriter] = {
+        "json": io_formats.JsonWriter(f"{folder}/out/rows.jsonl", column=["id", "word"]),
+        "yaml": YamlWriter(f"{folder}/out/words.yaml", "word", asked["finishing_s"], phases),
+        "text": TextWriter(f"{folder}/out/texts/", "word"),
+    }
+    return [writers[name] for name in asked["outputs"]]
+
+
+DEFAULTS: dict[str, Any] = {
+    "items": 120,
+    "batch_size": 4,
+    "workers": 2,
+    "reader": "json",
+    "outputs": ["json", "yaml"],
+    "mapper": "enrich",
+    "mapping_s": 0.0,
+    "planning_s": 0.0,
+    "finishing_s": 0.0,
+    "stream": True,
+    "overwrite": False,
+}
+
+
+def main(folder: str, options: str) -> int:
+    asked = {**DEFAULTS, **json.loads(options)}
+    try:
+        job = skybatch.Dataset(reader_of(folder, asked["items"], asked)).map(
+            {"enrich": enrich, "seize": seize}[asked["mapper"]],
+            batch_size=asked["batch_size"],
+            workers=asked["workers"],
+            output=outputs_of(folder, asked),
+            mapper_args={"log": f"{folder}/ranges.log", "seconds": asked["mapping_s"]},
+            stream=asked["stream"],
+            overwrite=asked["overwrite"],
+        )
+        print(job.id, flush=True)
+    except skybatch.SkybatchError as error:
+        print(f"skybatch: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

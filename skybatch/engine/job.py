@@ -123,6 +123,7 @@ class Job:
     def cancel(self) -> None:
         """Stop it, resumably: the running engine's workers are killed; what is committed stays."""
         if control.ask_to_cancel(self.folder):
+            self._wait_for_lock()  # the socket is closed a moment before the job is let go
             return
         with JobLock(self.folder.path):
             journal = Journal.open(self.folder.journal)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -80,6 +80,7 @@ def skybatch() -> None:
 
 def main() -> NoReturn:
     """The console script."""
+    _fill_standard_descriptors()
     sys.exit(invoke(sys.argv[1:]))
 
 
@@ -89,14 +90,33 @@ def invoke(arguments: Sequence[str]) -> int:
         code = skybatch.main(list(arguments), prog_name="skybatch", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        error.show()
+        _tell(error.show)
         return error.exit_code
     except SkybatchError as error:
-        click.echo(f"skybatch: {_inert(str(error))}", err=True)
+        text = f"skybatch: {_inert(str(error))}"
+        _tell(lambda: click.echo(text, err=True))
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("skybatch: interrupted", err=True)
+        _tell(lambda: click.echo("skybatch: interrupted", err=True))
         return 130
+
+
+def _tell(show: Callable[[], None]) -> None:
+    """Say it on stderr; where that is gone, as after a hang-up, the exit code says it alone."""
+    try:
+        show()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # so that the interpreter's own flush stays quiet
+
+
+def _fill_standard_descriptors() -> None:
+    """Closed ones would be taken by files opened next, a journal say, and written to by whoever means the terminal."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _inert(text: str) -> str:

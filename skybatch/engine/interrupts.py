@@ -6,6 +6,7 @@ import os
 import selectors
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -20,16 +21,28 @@ class Interrupted(BaseException):
         super().__init__(signal.Signals(number).name)
 
 
+def say(text: str) -> None:
+    """A line on stderr past its buffer, where a signal may have interrupted somebody; nothing when nobody reads."""
+    if sys.stderr is None:
+        return  # descriptor 2 is then another file's
+    try:
+        os.write(2, f"skybatch: {text}\n".encode())
+    except OSError:
+        pass
+
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
     """Turns signals into calls from the engine's loop. Does nothing outside the main thread."""
 
-    def __init__(self, selector: selectors.BaseSelector, on_signal: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, selector: selectors.BaseSelector, on_signal: Callable[[int, int], None], farewell: str = ""
+    ) -> None:
         self.received: int | None = None
         self.raising = True  # whether a signal raises Interrupted, rather than waiting for the loop
-        self._selector, self._on_signal = selector, on_signal
+        self._selector, self._on_signal, self._farewell = selector, on_signal, farewell
         self._count = self._told = 0
         self._before: dict[int, Any] = {}
         self._wakeup: tuple[socket.socket, socket.socket] | None = None
@@ -61,10 +74,18 @@ class Interrupts:
             theirs.close()
             self._wakeup = None
 
+    def raise_missed(self) -> None:
+        """From now on a signal raises; so does one that came too late for the loop to be told of it."""
+        self.raising = True
+        if self._told < self._count and self.received is not None:
+            self._told, self.raising = self._count, False
+            raise Interrupted(self.received)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._count += 1
         if self._count >= 3:
+            say(self._farewell)
             os._exit(128 + number)
         if self.raising:
             self.raising = False

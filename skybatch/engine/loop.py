@@ -76,10 +76,10 @@ class Loop:
             return None
         self._workers.fill(wanted)
         self._interrupts.raising = False
-        try:
-            return self._map()
-        finally:
-            self._interrupts.raising = True
+        stop = self._map()
+        if stop is None:
+            self._interrupts.raise_missed()
+        return stop
 
     def _map(self) -> Stop | None:
         assert self.scheduler is not None

@@ -22,7 +22,7 @@ WINDOW_S = 30.0  # the rate is that of this last stretch
 class ProgressDisplay:
     """Shows one job's progress on `stream`; an unwritable stream is given up, not an error."""
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stream: TextIO | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
         self._begin = self._last_line = clock()
         self._last_drawn = -REDRAW_EVERY_S
@@ -64,12 +64,14 @@ class ProgressDisplay:
             return
         self._last_drawn = now
         if self._bar is None:
+            assert self._stream is not None
             self._bar = _Bar(self._stream)
         self._bar.draw(done + dead, total, describe(done, dead, total, rate, state))
 
     def _print(self, line: str) -> None:
-        self._stream.write(f"skybatch: {line}\n")
-        self._stream.flush()
+        if self._stream is not None:  # as it is in a process without standard error
+            self._stream.write(f"skybatch: {line}\n")
+            self._stream.flush()
 
     def _rate(self, now: float, done: int) -> float | None:
         """Items per second over the window; None until there is something to measure."""
@@ -136,8 +138,8 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60:,} h {minutes % 60:02d} min"
 
 
-def _is_terminal(stream: TextIO) -> bool:
+def _is_terminal(stream: TextIO | None) -> bool:
     try:
-        return stream.isatty()
+        return stream is not None and stream.isatty()
     except (AttributeError, ValueError):
         return False

@@ -16,7 +16,7 @@ from skybatch.engine.environment import resolve
 from skybatch.engine.events import Settings, Unit
 from skybatch.engine.finish import Conflict, Finishing, staged_path, winner_piece
 from skybatch.engine.folder import JobFolder
-from skybatch.engine.interrupts import Interrupted, Interrupts
+from skybatch.engine.interrupts import Interrupted, Interrupts, say
 from skybatch.engine.loop import Loop, Stop
 from skybatch.engine.merge_behind import MergeBehind
 from skybatch.engine.scheduler import Scheduler
@@ -120,7 +120,11 @@ class Engine:
         with selectors.DefaultSelector() as selector:
             workers = Workers(self._executor, selector, self._worker_config, lambda w, f: loop.on_frames(w, f))
             control = ControlServer(self.folder, selector, lambda: loop.on_cancel())
-            interrupts = Interrupts(selector, lambda count, number: loop.on_signal(count, number))
+            interrupts = Interrupts(
+                selector,
+                lambda count, number: self._on_signal(loop, count, number),
+                farewell=f"left at once; to go on: {self._command}",
+            )
             loop = Loop(
                 journal=self.journal,
                 executor_workers=workers,
@@ -133,8 +137,8 @@ class Engine:
                 on_progress=lambda loop: self._tell(control, loop.scheduler),
                 notify=self._notify,
             )
-            interrupts.install()
             try:
+                interrupts.install()
                 on_listening()
                 self._phases(loop, workers, control, on_started)
             except Interrupted as interrupted:
@@ -153,6 +157,11 @@ class Engine:
                     self.journal.close()
                     if self.display is not None:
                         self.display.close()
+
+    def _on_signal(self, loop: Loop, count: int, number: int) -> None:
+        if count == 1:
+            say(f"finishing the batches in hand; once more: without them; to go on later: {self._command}")
+        loop.on_signal(count, number)
 
     def _phases(self, loop: Loop, workers: Workers, control: ControlServer, on_started: Callable[[], None]) -> None:
         state = self.journal.job().state

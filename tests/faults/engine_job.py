@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -144,6 +145,7 @@ DEFAULTS: dict[str, Any] = {
     "finishing_s": 0.0,
     "stream": True,
     "overwrite": False,
+    "linger": False,
 }
 
 
@@ -160,6 +162,8 @@ def main(folder: str, options: str) -> int:
             overwrite=asked["overwrite"],
         )
         print(job.id, flush=True)
+        if asked["linger"]:
+            signal.pause()
     except skybatch.SkybatchError as error:
         print(f"skybatch: {error}", file=sys.stderr)
         return error.exit_code

@@ -38,13 +38,23 @@ class Bench:
 
     # Processes
 
+    @property
+    def script(self) -> list[str]:
+        """Python's arguments to run the job."""
+        return [str(SCRIPT), str(self.folder), json.dumps(self.options)]
+
+    @property
+    def resuming(self) -> list[str]:
+        """Python's arguments to resume it."""
+        return ["-m", "skybatch.cli", "resume", self.job_id]
+
     def start(self, *, failpoint: str = "", **spawn: Any) -> subprocess.Popen[str]:
         """Run the job's script."""
-        return self.spawn([str(SCRIPT), str(self.folder), json.dumps(self.options)], failpoint, **spawn)
+        return self.spawn(self.script, failpoint, **spawn)
 
     def start_resume(self, *, failpoint: str = "", **spawn: Any) -> subprocess.Popen[str]:
         """Run `skybatch resume` on the job."""
-        return self.spawn(["-m", "skybatch.cli", "resume", self.job_id], failpoint, **spawn)
+        return self.spawn(self.resuming, failpoint, **spawn)
 
     def spawn(self, arguments: list[str], failpoint: str = "", **spawn: Any) -> subprocess.Popen[str]:
         """Run Python on some arguments in this bench's environment."""

@@ -97,6 +97,15 @@ def enrich(batch: list[dict[str, Any]], log: str, seconds: float) -> list[dict[s
     return [{"id": item["id"], "word": f"item {item['id'] ** 2}", "parity": item["id"] % 2} for item in batch]
 
 
+def stumble(batch: list[dict[str, Any]], log: str, seconds: float) -> list[dict[str, Any]]:
+    """As `enrich`, but the first try at the third range fails."""
+    first = batch[0]["id"] == 2 * len(batch) and not os.path.exists(f"{log}.stumbled")
+    if first:
+        note(f"{log}.stumbled", "here")
+        raise OSError("a passing weakness")
+    return enrich(batch, log, seconds)
+
+
 def seize(batch: list[dict[str, Any]], log: str, seconds: float) -> list[dict[str, Any]]:
     """A mapper that forks children and grandchildren, then keeps the interpreter's lock in C code."""
     import ctypes
@@ -146,6 +155,7 @@ DEFAULTS: dict[str, Any] = {
     "stream": True,
     "overwrite": False,
     "linger": False,
+    "batch_timeout_s": None,
 }
 
 
@@ -153,13 +163,14 @@ def main(folder: str, options: str) -> int:
     asked = {**DEFAULTS, **json.loads(options)}
     try:
         job = skybatch.Dataset(reader_of(folder, asked["items"], asked)).map(
-            {"enrich": enrich, "seize": seize}[asked["mapper"]],
+            {"enrich": enrich, "stumble": stumble, "seize": seize}[asked["mapper"]],
             batch_size=asked["batch_size"],
             workers=asked["workers"],
             output=outputs_of(folder, asked),
             mapper_args={"log": f"{folder}/ranges.log", "seconds": asked["mapping_s"]},
             stream=asked["stream"],
             overwrite=asked["overwrite"],
+            batch_timeout_s=asked["batch_timeout_s"],
         )
         print(job.id, flush=True)
         if asked["linger"]:

@@ -44,12 +44,18 @@ def run(jobfile: Path, pool: str | None, workers: int | None, overwrite: bool, r
 @click.argument("job", required=False)
 @pool_option
 @workers_option
+@click.option(
+    "--code",
+    type=click.Choice(["stored", "current"]),
+    default="stored",
+    help="Which code to go on with: the job's own (stored), or the files' as they are now.",
+)
 @detach_option
-def resume(job: str | None, pool: str | None, workers: int | None, detach: bool) -> int:
+def resume(job: str | None, pool: str | None, workers: int | None, code: str, detach: bool) -> int:
     """Go on with JOB, with the code it was started with; on the pool it ran on unless told otherwise."""
     from skybatch.engine import job as jobs
 
-    return end_of(jobs.resume(job, pool=pool, workers=workers, stream=not detach), detach)
+    return end_of(jobs.resume(job, pool=pool, workers=workers, code=code, stream=not detach), detach)
 
 
 def end_of(job: Job, detached: bool) -> int:

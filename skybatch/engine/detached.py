@@ -1,6 +1,6 @@
 """A detached engine: a process of its own session that outlives the script that asked for it.
 
-Run as `python -m skybatch.engine.detached JOB_FOLDER READY_FD`, options as JSON on stdin.
+Run as `python -m skybatch.engine.detached JOB_FOLDER READY_FD CODE`, options as JSON on stdin.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from skybatch.errors import JobFailed, JobLocked, SkybatchError
 from skybatch.journal.lock import is_held
 
 
-def start(folder: JobFolder, options: RunOptions | None) -> None:
+def start(folder: JobFolder, options: RunOptions | None, code: str = "stored") -> None:
     """Start a detached engine; return once it holds the job's lock and can be watched. Raises JobLocked, JobFailed."""
     if is_held(folder.path):
         raise JobLocked(f"job {folder.id}: another engine runs it; nothing was changed")
@@ -27,7 +27,7 @@ def start(folder: JobFolder, options: RunOptions | None) -> None:
     package = Path(__file__).resolve().parents[2]
     search = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "skybatch.engine.detached", str(folder.path), str(write_end)],
+        [sys.executable, "-P", "-m", "skybatch.engine.detached", str(folder.path), str(write_end), code],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
@@ -42,13 +42,13 @@ def start(folder: JobFolder, options: RunOptions | None) -> None:
         process.stdin.write(json.dumps(dataclasses.asdict(options) if options else None).encode())
     with os.fdopen(read_end, "rb") as ready:
         if ready.read(1) != b"+":
-            code = process.wait()
+            ended = process.wait()
             words = (folder.logs / "engine.log").read_text(errors="replace")[-2000:].strip()
             raise JobFailed(
                 folder.id,
                 f"the engine did not start: {words}",
                 f"skybatch resume {folder.id}",
-                exit_code=code,
+                exit_code=ended,
             )
     process.returncode = 0  # it is on its own from here; nobody waits for it
 
@@ -61,7 +61,7 @@ def main() -> int:
     ready = int(sys.argv[2])
     os.set_inheritable(ready, False)
     try:
-        resume_engine(folder, options, None, on_listening=lambda: _say_ready(ready))
+        resume_engine(folder, options, None, on_listening=lambda: _say_ready(ready), code=sys.argv[3])
     except SkybatchError as error:
         print(f"skybatch: {error}", file=sys.stderr)
         return error.exit_code

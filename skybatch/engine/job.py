@@ -16,7 +16,16 @@ from skybatch.engine import folder as folders
 from skybatch.engine.folder import JobFolder
 from skybatch.engine.run import Engine, Formats, RunOptions, resume_engine
 from skybatch.engine.spec import JobSpec
-from skybatch.errors import JobFailed, JobLocked, JobNotFound, JournalError, Paused, UnfinishedJob, UsageError
+from skybatch.errors import (
+    JobFailed,
+    JobLocked,
+    JobNotFound,
+    JournalError,
+    Paused,
+    UnfinishedJob,
+    UnknownName,
+    UsageError,
+)
 from skybatch.journal.journal import Journal
 from skybatch.journal.lock import JobLock, is_held
 from skybatch.journal.reading import Reader
@@ -25,6 +34,7 @@ from skybatch.journal.rows import FailureRow, JobRow
 if TYPE_CHECKING:
     from skybatch.engine.progress import ProgressDisplay
 
+CODES = ("stored", "current")
 DONE = frozenset({"published", "cleaned"})
 RESUMABLE = frozenset({"planning", "running", "reducing", "publishing", "paused", "cancelled", "failed", "conflict"})
 
@@ -193,9 +203,13 @@ def resume(
     pool: str | None = None,
     executor: str | None = None,
     workers: int | None = None,
+    code: str = "stored",
     stream: bool = True,
 ) -> Job:
     """Go on with a job from where its journal stands, with the code it was started with.
+
+    `code="current"` takes the mapper and custom classes from the user's files as they are now; which ranges ran
+    with which code is in the journal.
 
     Without `pool`, `executor` or `workers` it runs as it was started. Returns when the job is done, or with
     `stream=False` once a detached engine holds its lock. Raises as `Dataset.map` does, and JobLocked when an
@@ -203,19 +217,23 @@ def resume(
     """
     from skybatch.engine.dataset import run_options
 
+    if code not in CODES:
+        raise UnknownName("code", code, CODES)
     job = find_job(job_id)
     options = None
     if pool or executor:
         options = run_options(pool, executor, workers, None)
     elif workers:
         options = RunOptions(**{**job.spec.run, "workers": workers})
-    return run_engine(job.folder, options, stream)
+    return run_engine(job.folder, options, stream, code=code)
 
 
 def run_engine(
     folder: JobFolder,
     options: RunOptions | None,
     stream: bool,
+    *,
+    code: str = "stored",
     fresh: tuple[JobSpec, Journal, Formats, JobLock] | None = None,
 ) -> Job:
     """Run a job's engine here, or detached; `fresh` is a job just made whose lock the caller holds."""
@@ -223,12 +241,12 @@ def run_engine(
     if not stream:
         from skybatch.engine import detached
 
-        detached.start(folder, options)
+        detached.start(folder, options, code)
         return job
     display = _display()
     try:
         if fresh is None:
-            resume_engine(folder, options, display)
+            resume_engine(folder, options, display, code=code)
         else:
             spec, journal, formats, _ = fresh
             Engine(folder, spec, journal, formats, options or RunOptions(), display).run()

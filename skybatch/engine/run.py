@@ -7,7 +7,7 @@ import selectors
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from skybatch import plugins
@@ -72,6 +72,7 @@ class Engine:
     ) -> None:
         self.folder, self.spec, self.journal = folder, spec, journal
         self.formats, self.options, self.display = formats, options, display
+        self.code = journal.job().code_hash or spec.code  # a resume may have brought newer code
         self._length = 0
         self.merging: dict[int, MergeBehind] = {}  # by output
         self._executor: Executor = plugins.executor(options.executor)(
@@ -132,7 +133,7 @@ class Engine:
                 control=control,
                 interrupts=interrupts,
                 batch_timeout_s=self.spec.batch_timeout_s,
-                code=self.spec.code,
+                code=self.code,
                 on_commit=self._merge_behind,
                 on_progress=lambda loop: self._tell(control, loop.scheduler),
                 notify=self._notify,
@@ -270,20 +271,26 @@ class Engine:
         won: list[tuple[int, int]] = []
         dead: list[tuple[int, int]] = []
         units: list[Unit] = []
+        self._revive_dead()
         for run in self.journal.runs():
             if run.state == "won":
                 _join(won, run.start, run.end)
-            elif run.state == "dead" and self.spec.on_error == "skip":
+            elif run.state == "dead":
                 _join(dead, run.start, run.end)
             else:
-                # what was given up is tried anew: a resume is asked for because something was mended
-                again = run.state == "dead"
                 for start in range(run.start, run.end + 1, run.size):
                     end = min(start + run.size - 1, run.end)
-                    attempt = 0 if again else run.attempt
-                    tries = None if again else run.tries_left
-                    units.append(Unit(start, end, attempt, isolated=run.isolated, tries_left=tries))
+                    units.append(Unit(start, end, run.attempt, isolated=run.isolated, tries_left=run.tries_left))
         return {"won": won, "dead": dead, "units": units}
+
+    def _revive_dead(self) -> None:
+        """What was given up is tried anew, where it must not be left out: something was mended, or why resume?"""
+        if self.spec.on_error == "fail":
+            dead = [run for run in self.journal.runs() if run.state == "dead"]
+            if dead:
+                self.journal.commit(
+                    Changes(retrying=[replace(run, state="retrying", attempt=0, tries_left=None) for run in dead])
+                )
 
     def _worker_config(self, slot: int) -> Frame:
         spec = self.spec
@@ -295,7 +302,7 @@ class Engine:
             "concurrency": spec.concurrency,
             "job_id": spec.id,
             "cwd": spec.cwd,
-            "code": str(self.folder.code / spec.code),
+            "code": str(self.folder.code / self.code),
             "refs": spec.refs,
             "reader": spec.reader,
             "index": str(self.folder.index) if isinstance(self.formats.reader, WindowReader) else None,
@@ -352,6 +359,8 @@ class Engine:
         cause = stop.cause
         if stop.traceback:
             cause = f"{stop.traceback.rstrip()}\n{cause}"
+        if stop.traceback:
+            command += " --code current"  # once the mapper is mended
         raise JobFailed(job, f"{cause}\n  logs: {self.folder.logs}", command, exit_code=stop.exit_code)
 
     def _notify(self, hook: str, **values: Any) -> None:
@@ -367,12 +376,12 @@ class Engine:
             self.display.update(done, dead, total, None, "running")
 
 
-def make_formats(folder: JobFolder, spec: JobSpec) -> Formats:
+def make_formats(folder: JobFolder, spec: JobSpec, code_hash: str) -> Formats:
     """Reader and writers from the job's stored code, for the engine of a resumed job."""
     from skybatch.worker import code
 
     refs = {key: ref for key, ref in spec.refs.items() if key != "mapper"}
-    objects: dict[str, Any] = code.load(folder.code / spec.code, refs)
+    objects: dict[str, Any] = code.load(folder.code / code_hash, refs)
     writers = [objects[f"output{k}"](**fields) for k, fields in enumerate(spec.outputs)]
     return Formats(reader=objects["reader"](**spec.reader), writers=writers)
 
@@ -382,8 +391,9 @@ def resume_engine(
     options: RunOptions | None,
     display: ProgressDisplay | None,
     on_listening: Callable[[], None] = lambda: None,
+    code: str = "stored",
 ) -> None:
-    """Lock a job and run it to its end, with the code it was started with.
+    """Lock a job and run it to its end, with the code it was started with, or the files' `current` code.
 
     `on_listening` is called once the job is this engine's and others can watch it.
 
@@ -399,19 +409,35 @@ def resume_engine(
                 on_listening()
                 return
             journal.take_over()
-            _tell_of_changed_code(folder, spec)
-            formats, options = make_formats(folder, spec), options or RunOptions(**spec.run)
+            code_hash = _choose_code(folder, journal, code)
+            formats, options = make_formats(folder, spec, code_hash), options or RunOptions(**spec.run)
             Engine(folder, spec, journal, formats, options, display).run(on_listening)
         finally:
             journal.close()
 
 
-def _tell_of_changed_code(folder: JobFolder, spec: JobSpec) -> None:
-    """Say when the user's files differ from the code that runs."""
+def _choose_code(folder: JobFolder, journal: Journal, which: str) -> str:
+    """The hash of the code to go on with; says so when the user's files differ from it.
+
+    Current code is stored and becomes the job's; ranges done with the old one keep its hash in the journal.
+    """
     from skybatch.engine import code
 
-    for name in code.changed_since(folder.code / spec.code):
-        print(f"skybatch: {name} has changed since; the job goes on with the code it was started with", file=sys.stderr)
+    stored = folder.code / (journal.job().code_hash or JobSpec.load(folder.spec).code)
+    changed = code.changed_since(stored)
+    if which == "current" and changed:
+        captured = code.recapture(stored)
+        captured.store(folder.code)
+        journal.set_code(captured.hash)
+        for note in captured.notes:
+            print(f"skybatch: {note}", file=sys.stderr)
+        return captured.hash
+    for name in changed:
+        print(
+            f"skybatch: {name} has changed since; the job goes on with the code it has (--code current takes the new)",
+            file=sys.stderr,
+        )
+    return stored.name
 
 
 def _join(stretches: list[tuple[int, int]], start: int, end: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skybatch import plugins
 from skybatch.engine import code as shipping
 from skybatch.engine import folder as folders
 from skybatch.engine import spec as specs
@@ -90,6 +91,7 @@ class Dataset:
         if runtime.in_worker():
             raise UsageError("Dataset.map() was called inside a worker; a mapper cannot start jobs of its own")
         options = run_options(pool_name, executor, workers, activate_env)
+        plugins.executor(options.executor)  # an unknown name is refused here
         plan = _Plan(
             reader=self.reader,
             mapper=mapper,

@@ -223,7 +223,12 @@ class Engine:
         on_started()
         length = self._plan()
         scheduler = Scheduler(
-            Settings(length=length, batch_size=self.spec.batch_size, max_retries=self.spec.max_retries),
+            Settings(
+                length=length,
+                batch_size=self.spec.batch_size,
+                max_retries=self.spec.max_retries,
+                depth=max(2, self.spec.concurrency + 1),  # grants of one range must fill an async mapper too
+            ),
             **self._restored(),
         )
         if not scheduler.won_items:

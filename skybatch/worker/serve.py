@@ -75,7 +75,10 @@ def serve(channel: Channel, mark: Mark | NoMark, config: Frame) -> None:
     except BaseException as error:
         _broken(channel, error)
     else:
-        channel.send({"op": "bye"})
+        try:
+            channel.send({"op": "bye"})
+        except OSError:
+            pass  # the engine did not wait for it
 
 
 def _broken(channel: Channel, error: BaseException) -> None:

@@ -150,7 +150,7 @@ def test_a_changed_input_stops_the_resume(change: str, numbers: Path, tmp_path: 
     else:
         numbers.unlink()
     resumed = command("resume", cwd=tmp_path)
-    assert resumed.returncode == 4 if change != "delete" else resumed.returncode in (2, 4), resumed.stderr
+    assert resumed.returncode == (2 if change == "delete" else 4), resumed.stderr
     assert "numbers.jsonl" in resumed.stderr
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -175,7 +175,9 @@ def test_a_changed_input_stops_the_resume(change: str, numbers: Path, tmp_path: 
         ({"output": [JsonWriter("a.jsonl", column=[])]}, "column"),
     ],
 )
-def test_what_cannot_work_is_refused_before_there_is_a_job(options: dict[str, Any], message: str, numbers: Path) -> None:
+def test_what_cannot_work_is_refused_before_there_is_a_job(
+    options: dict[str, Any], message: str, numbers: Path
+) -> None:
     keywords = {"output": JsonWriter("out.jsonl"), **options}
     with pytest.raises(UsageError, match=message):
         Dataset(JsonReader(str(numbers))).map(mappers.double, **keywords)

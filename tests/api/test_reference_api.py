@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.api.scripts import command, run_well, write
+from tests.api.scripts import command, run, run_well, write
 
 SCRIPT = """
     from dataclasses import dataclass
@@ -138,8 +138,6 @@ def test_partial_results_are_merged_by_hand(tmp_path: Path) -> None:
         skybatch.Dataset(Count('')).map(keep, batch_size=4, workers=1, output=skybatch.JsonWriter('out.jsonl'))
         """,
     )
-    from tests.api.scripts import run
-
     killed = run(script, SKYBATCH_FAILPOINT="reducing")
     assert killed.returncode == -9
     job_id = killed.stderr.split()[2]

@@ -89,7 +89,10 @@ class Dataset:
         command that goes on. Nothing is asked on the terminal.
         """
         if runtime.in_worker():
-            raise UsageError("Dataset.map() was called inside a worker; a mapper cannot start jobs of its own")
+            raise UsageError(
+                "Dataset.map() was called while a job's code was loaded or mapped; a mapper cannot start jobs, and a call "
+                "at the top level that stands in a block with definitions belongs under `if __name__ == '__main__':`"
+            )
         options = run_options(pool_name, executor, workers, activate_env)
         plugins.executor(options.executor)  # an unknown name is refused here
         plan = _Plan(
@@ -223,7 +226,7 @@ class _Plan:
         """Reader and writers for the engine, with the paths made absolute."""
         for writer in self.outputs:
             writer.path = specs.absolute_output(writer.path)
-        return Formats(reader=self.reader, writers=self.outputs)
+        return Formats(reader=self.reader, writers=self.outputs, mapper=self.mapper)
 
 
 def _outputs(output: OutputWriter | Sequence[OutputWriter] | None) -> list[OutputWriter]:

@@ -192,7 +192,7 @@ class _ReduceProcess:
             )
         )
         config = {
-            **engine._worker_config(0),
+            **engine._spec_config(0),
             "role": "reduce",
             "log": str(engine.folder.logs / "reduce.log"),
             "catalogue": catalogue,

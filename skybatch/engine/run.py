@@ -56,6 +56,7 @@ class Formats:
 
     reader: InputReader
     writers: list[OutputWriter]
+    mapper: Any = None  # the very object given to map(); None when resumed
 
 
 class Engine:
@@ -298,6 +299,13 @@ class Engine:
                 )
 
     def _worker_config(self, slot: int) -> Frame:
+        config = self._spec_config(slot)
+        if self._executor.in_this_process and self.formats.mapper is not None:
+            # a debugger's breakpoints are in these very objects, and another job's code may be loaded here
+            config["live"] = (self.formats.mapper, self.formats.reader, self.formats.writers)
+        return config
+
+    def _spec_config(self, slot: int) -> Frame:
         spec = self.spec
         return {
             "op": "config",
@@ -383,10 +391,11 @@ class Engine:
 
 def make_formats(folder: JobFolder, spec: JobSpec, code_hash: str) -> Formats:
     """Reader and writers from the job's stored code, for the engine of a resumed job."""
-    from skybatch.worker import code
+    from skybatch.worker import code, runtime
 
     refs = {key: ref for key, ref in spec.refs.items() if key != "mapper"}
-    objects: dict[str, Any] = code.load(folder.code / code_hash, refs)
+    with runtime.loading_code():
+        objects: dict[str, Any] = code.load(folder.code / code_hash, refs)
     writers = [objects[f"output{k}"](**fields) for k, fields in enumerate(spec.outputs)]
     return Formats(reader=objects["reader"](**spec.reader), writers=writers)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _batch: contextvars.ContextVar[Batch] = contextvars.ContextVar("skybatch_batch")
 _entry: Entry | None = None
 _session: Session | None = None
+_loading = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +110,19 @@ def set_session(session: Session | None) -> None:
 
 
 def in_worker() -> bool:
-    """Whether this process is mapping for a job."""
-    return _session is not None
+    """Whether this process is mapping for a job, or loading a job's code."""
+    return _loading or _session is not None
+
+
+@contextmanager
+def loading_code() -> Iterator[None]:
+    """While a job's stored code is run for its definitions."""
+    global _loading
+    _loading = True
+    try:
+        yield
+    finally:
+        _loading = False
 
 
 def set_batch(batch: Batch) -> None:

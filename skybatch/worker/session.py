@@ -92,7 +92,7 @@ class Session:
                 if loaded.error is not None:
                     raise loaded.error
                 items = loaded.items(start, end)
-            except Exception as error:
+            except BaseException as error:
                 self._outbox.put(self._fault(Batch(loaded, start, end, [], slot), error, "read"))
                 self._mark.put_down(MAPPING + slot)
                 continue
@@ -174,7 +174,10 @@ class Session:
 
 def load_code(config: Frame) -> tuple[Any, InputReader, list[OutputWriter]]:
     """Mapper, reader and writers, made from the job's stored code. Raises whatever their import raises."""
-    objects: dict[str, Any] = code.load(config["code"], config["refs"])
+    if "live" in config:
+        return config["live"]  # type: ignore[no-any-return]
+    with runtime.loading_code():
+        objects: dict[str, Any] = code.load(config["code"], config["refs"])
     reader = objects["reader"](**config["reader"]) if "reader" in objects else None
     writers = [objects[f"output{k}"](**fields) for k, fields in enumerate(config["outputs"])]
     return objects.get("mapper"), reader, writers  # type: ignore[return-value]

@@ -102,7 +102,9 @@ def test_a_module_beside_the_script_is_found_by_workers(tmp_path: Path) -> None:
     elsewhere.mkdir()
     script = write(tmp_path, "script.py", text)
     assert run(script, cwd=elsewhere).returncode == 0
-    assert [json.loads(line)["better"] for line in (elsewhere / "out.jsonl").read_text().splitlines()] == list(range(1, 7))
+    assert [json.loads(line)["better"] for line in (elsewhere / "out.jsonl").read_text().splitlines()] == list(
+        range(1, 7)
+    )
 
 
 def test_a_mistyped_column_fails_and_names_the_nearest(numbers: Path, tmp_path: Path) -> None:

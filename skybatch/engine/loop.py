@@ -286,7 +286,7 @@ class Loop:
             )
             self._told.append(("dead", {}))
         elif isinstance(decision, events.Broken):
-            self._broken(decision)
+            self._broken(decision, worker)
 
     def _grant(self, grant: events.Grant) -> None:
         ranges = -(-(grant.end - grant.start + 1) // grant.size)
@@ -396,10 +396,12 @@ class Loop:
         )
         self._told.append(("failed", {"start": start, "end": end, "kind": kind, "message": message}))
 
-    def _broken(self, decision: events.Broken) -> None:
+    def _broken(self, decision: events.Broken, worker: LiveWorker | None) -> None:
         self._flush_failures()
         last = self._journal.failures(1)
         cause = f"the mapper fails on whatever it is given: {last[0].message}" if last else decision.signature
+        if not last and worker is not None:
+            cause = f"workers die before they have mapped anything: {_death(worker.lost)}"
         self._give_up(Stop(state="failed", cause=cause, exit_code=1, traceback=last[0].traceback if last else None))
 
     def _flush_failures(self) -> None:

@@ -15,11 +15,11 @@ def describe(error: BaseException) -> dict[str, Any]:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
         trace = trace.tb_next
-    text = "".join(traceback.format_exception(type(error), error, trace))
+    text = _storable("".join(traceback.format_exception(type(error), error, trace)))
     frames = traceback.extract_tb(trace)
     place = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
     described = {
-        "message": f"{type(error).__name__}: {error}"[:_MESSAGE_SIZE],
+        "message": _storable(f"{type(error).__name__}: {_said(error)}"[:_MESSAGE_SIZE]),
         "traceback": text if len(text) <= _TRACEBACK_SIZE else f"{text[:8000]}\n...\n{text[-8000:]}",
         "signature": f"{type(error).__name__} at {place}",
         "item": getattr(error, "item", None),
@@ -28,6 +28,18 @@ def describe(error: BaseException) -> dict[str, Any]:
     if isinstance(error, ModuleNotFoundError) and error.name:
         described["missing"] = error.name
     return described
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as mute:
+        return f"(its message cannot be had: {type(mute).__name__})"
+
+
+def _storable(text: str) -> str:
+    """Half a surrogate pair is no text that a database or a terminal takes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def kind_of(error: BaseException, stage: str) -> str:

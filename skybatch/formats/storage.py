@@ -105,7 +105,7 @@ def make_folders(folder: str) -> None:
 
 def sync_folder(folder: str) -> None:
     """Make entries of `folder` durable."""
-    fd = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = private(os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
         os.fsync(fd)
     finally:

@@ -109,7 +109,7 @@ class Outbox:
             while (group := self._queue.get()) is not _END:
                 storing.take(group)
             storing.close()
-        except OSError as error:
+        except BaseException as error:
             storing.give_up(error)
             while self._queue.get() is not _END:
                 pass
@@ -140,9 +140,9 @@ class Sealer:
                 continue
             try:
                 self._seal(*work)
-            except OSError as error:
+            except BaseException as error:
                 failed = True
-                tell_storage_failed(self._channel, error)
+                tell_failed(self._channel, error)
 
     def _seal(self, segments: list[SegmentFile | None], done: Frame) -> None:
         sealed = [None if segment is None else segment.seal() for segment in segments]
@@ -150,11 +150,11 @@ class Sealer:
         self._channel.send({**done, "files": files})
 
 
-def tell_storage_failed(channel: Channel, error: OSError) -> None:
-    """Storage failed: no item is to blame, the engine decides. Does not return when the engine is gone."""
+def tell_failed(channel: Channel, error: BaseException) -> None:
+    """Storage failed, or we did: no item is to blame, the engine decides. Does not return when that is gone."""
     try:
         if not isinstance(error, BrokenPipeError):
-            channel.send({"op": "storage", **describe(error)})
+            channel.send({"op": "storage" if isinstance(error, OSError) else "broken", **describe(error)})
             return
     except OSError:
         pass
@@ -229,7 +229,7 @@ class Storing:
             for writer in self._uploaders:
                 storage.use_scratch(batchfiles.scratch(writer.path, self._job_id))
                 writer.upload_batch(results, batch.start, batch.end, self._job_id)
-        except Exception as error:
+        except BaseException as error:  # sys.exit() too would end no more than this thread, and nobody would notice
             if not self._ranges:
                 self._abandon()
             self.seal()
@@ -267,9 +267,9 @@ class Storing:
         self.seal()
         self._sealer.close()
 
-    def give_up(self, error: OSError) -> None:
-        """Storage failed."""
-        tell_storage_failed(self._channel, error)
+    def give_up(self, error: BaseException) -> None:
+        """Nothing more can be stored."""
+        tell_failed(self._channel, error)
 
     def _abandon(self) -> None:
         for segment in self._segments:

@@ -11,6 +11,7 @@ from typing import Any
 
 from skybatch.errors import ResultError
 from skybatch.formats.base import InputReader, Item, WindowReader
+from skybatch.worker.fault import describe
 from skybatch.worker.frames import Frame
 from skybatch.worker.mark import READING, Mark, NoMark
 from skybatch.worker.serve import Channel
@@ -31,7 +32,7 @@ class Loaded:
         self.grant_end: int = grant["end"]
         self.size: int = grant["size"]
         self.start, self.end = start, end
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._window: Any = None
         self._decode: Callable[[Any, int, int, int], list[Item]] | None = None
 
@@ -65,7 +66,7 @@ class Reading:
     def start(self) -> None:
         """Start both threads; they end with the process."""
         os.makedirs(self._cache_dir, exist_ok=True)
-        for target in (self._receive, self._read):
+        for target in (self._receive, self._read_all):
             threading.Thread(target=target, daemon=True, name=f"skybatch{target.__name__}").start()
 
     def get_now(self) -> Loaded | None:
@@ -91,6 +92,16 @@ class Reading:
             if frame["op"] != "grant":
                 return
 
+    def _read_all(self) -> None:
+        try:
+            self._read()
+        except BaseException as error:
+            self._channel.send({"op": "storage" if isinstance(error, OSError) else "broken", **describe(error)})
+            self._end()
+
+    def _end(self) -> None:
+        self._loads.put(Loaded({"id": -1, "attempt": 0, "end": -1, "size": 1}, 0, -1))
+
     def _read(self) -> None:
         windows = isinstance(self._reader, WindowReader) and self._index is not None
         opened = not windows
@@ -101,7 +112,7 @@ class Reading:
             self._read_grant(grant, self._read_window if windows else self._read_ranges)
         if grant["op"] != "stop":
             self._channel.send({"op": "broken", "message": f"this worker knows no operation {grant['op']!r}"})
-        self._loads.put(Loaded({"id": -1, "attempt": 0, "end": -1, "size": 1}, 0, -1))
+        self._end()
 
     def _read_grant(self, grant: Frame, read: Callable[[Frame, int], Loaded]) -> None:
         start = grant["start"]
@@ -118,7 +129,7 @@ class Reading:
             whole = start + max(1, (reach - start + 1) // size) * size - 1
             loaded = Loaded(grant, start, grant["end"] if reach == grant["end"] else min(whole, grant["end"]))
             loaded._window, loaded._decode = reader.read_window(start, loaded.end), reader.decode
-        except Exception as error:
+        except BaseException as error:
             loaded = Loaded(grant, start, min(start + size - 1, grant["end"]))
             loaded.error = error
         return loaded
@@ -132,7 +143,7 @@ class Reading:
             self._mark.take_up(READING, at, end)
             try:
                 window[at] = self._reader.download_batch(at, end, self._cache_dir)
-            except Exception as error:
+            except BaseException as error:  # sys.exit() too would end this thread and nothing else
                 if at == start:
                     loaded = Loaded(grant, start, end)
                     loaded.error = error

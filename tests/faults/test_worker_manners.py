@@ -1,0 +1,172 @@
+"""Mappers with bad manners: floods of output, closed descriptors, stray children, a process turned upside down."""
+
+from __future__ import annotations
+
+import locale
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skybatch import io_formats, utils
+from tests.tools.mapping import map_items
+
+Batch = list[dict[str, Any]]
+LOG_SIZE = 80 << 20  # more than any worker's log may hold
+
+
+def floods(batch: Batch) -> Batch:
+    """A hundred megabytes in all, half of it no text, on both streams and by children too."""
+    noise = bytes(range(256)) * 2048
+    if batch[0]["id"] < 20:
+        for _ in range(10):
+            os.write(1, noise)
+            os.write(2, noise)
+            sys.stdout.buffer.write(noise)
+        print("text " * 1_000_000)
+        subprocess.run(["echo", "from a child"], check=True)
+    return batch
+
+
+def closes_everything(batch: Batch) -> Batch:
+    os.closerange(0, 256)
+    return batch
+
+
+def prints_after_closing(batch: Batch, flag: str) -> Batch:
+    """Prints into whatever took the place of the closed streams."""
+    if batch[0]["id"] == 8:
+        os.closerange(0, 256)
+    try:
+        print("lost", flush=True)
+    except (OSError, ValueError):
+        pass
+    return batch
+
+
+def leaves_children_and_threads(batch: Batch) -> Batch:
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(1000)
+        os._exit(0)
+    subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    threading.Thread(target=time.sleep, args=(1000,)).start()
+    threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+    return batch
+
+
+def forks_a_copy_that_goes_on(batch: Batch) -> Batch:
+    """The child returns from the mapper as the parent does: a worker doubled."""
+    if batch[0]["id"] == 8:
+        os.fork()
+    return batch
+
+
+def turns_the_process_upside_down(batch: Batch) -> Batch:
+    os.chdir("/")
+    os.umask(0o777)
+    for name in ("de_DE.UTF-8", "C.UTF-8", "C"):
+        try:
+            locale.setlocale(locale.LC_ALL, name)
+            break
+        except locale.Error:
+            continue
+    for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN)
+    os.environ.clear()
+    sys.path.clear()
+    sys.setrecursionlimit(100)
+    return batch
+
+
+def test_flood_of_output_leaves_the_results_alone_and_the_log_capped(tmp_path: Path) -> None:
+    outcome = map_items(tmp_path, floods)
+    assert outcome.ids == list(range(40)) and outcome.failures == []
+    assert 1 << 20 < len(outcome.log) < LOG_SIZE
+    assert b"[log full: what follows was dropped]" in outcome.log
+
+
+def test_closed_descriptors_do_not_touch_the_protocol(tmp_path: Path) -> None:
+    assert map_items(tmp_path, closes_everything).ids == list(range(40))
+
+
+def test_what_is_printed_after_closing_gets_into_no_file_of_ours(tmp_path: Path) -> None:
+    outcome = map_items(tmp_path, prints_after_closing, 4000, mapper_args={"flag": ""})
+    assert outcome.ids == list(range(4000))
+    assert b"lost" not in outcome.output.read_bytes()
+
+
+def test_children_and_threads_do_not_outlive_the_job(tmp_path: Path) -> None:
+    """Seen to by the fixture of every test."""
+    assert map_items(tmp_path, leaves_children_and_threads).ids == list(range(40))
+
+
+def test_worker_that_doubles_itself_loses_nothing(tmp_path: Path) -> None:
+    outcome = map_items(tmp_path, forks_a_copy_that_goes_on, 400, batch_timeout_s=5.0)
+    assert outcome.ids == list(range(400))
+
+
+def test_folder_locale_umask_and_signal_handlers_are_the_mappers_own_affair(tmp_path: Path) -> None:
+    outcome = map_items(tmp_path, turns_the_process_upside_down, 400)
+    assert outcome.ids == list(range(400)) and outcome.failures == []
+
+
+# Formats that end their thread instead of failing
+
+
+@dataclass
+class LeavingReader(io_formats.InputReader):
+    """Leaves by the back door, once or always."""
+
+    flag: str
+
+    def __len__(self) -> int:
+        return 40
+
+    def download_batch(self, start_idx: int, end_idx: int, cache_dir: str) -> Batch:
+        if start_idx >= 8 and not os.path.exists(self.flag):
+            open(self.flag, "x").close()
+            sys.exit(0)
+        return [{"id": index} for index in range(start_idx, end_idx + 1)]
+
+
+@dataclass
+class LeavingWriter(io_formats.OutputWriter):
+    flag: str
+
+    def upload_batch(self, results: Batch, start_idx: int, end_idx: int, job_id: str) -> str:
+        if start_idx == 8 and not os.path.exists(self.flag):
+            open(self.flag, "x").close()
+            sys.exit(0)
+        path = utils.get_batch_path(self.path, start_idx, end_idx, job_id)
+        utils.save_jsonl_to_cloud(results, path)
+        return path
+
+    def reduce_results(self, job_id: str) -> None:
+        utils.concatenate_batches_to_output(self.path, job_id)
+
+    def cleanup(self, job_id: str) -> None:
+        utils.delete_batch_files(self.path, job_id)
+
+
+def same(batch: Batch) -> Batch:
+    return batch
+
+
+def test_reader_that_exits_is_charged_for_it(tmp_path: Path) -> None:
+    outcome = map_items(tmp_path, same, reader=LeavingReader("x", str(tmp_path / "flag")))
+    assert outcome.ids == list(range(40))
+
+
+def test_writer_that_exits_is_charged_for_it(tmp_path: Path) -> None:
+    writer = LeavingWriter(str(tmp_path / "out.jsonl"), str(tmp_path / "flag"))
+    outcome = map_items(tmp_path, same, output=writer)
+    assert outcome.ids == list(range(40))
+    assert [(f.start, f.kind) for f in outcome.failures] == [(8, "write")]

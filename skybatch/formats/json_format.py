@@ -222,3 +222,5 @@ def _refuse_nan(value: Any, index: int, key: str = "") -> None:
     elif isinstance(value, (list, tuple)):
         for inner in value:
             _refuse_nan(inner, index, key)
+    elif hasattr(value, "__dataclass_fields__"):
+        _refuse_nan({name: getattr(value, name, None) for name in value.__dataclass_fields__}, index, key)

@@ -93,6 +93,8 @@ class Session:
                     raise loaded.error
                 items = loaded.items(start, end)
             except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and loaded.error is None:
+                    raise
                 self._outbox.put(self._fault(Batch(loaded, start, end, [], slot), error, "read"))
                 self._mark.put_down(MAPPING + slot)
                 continue

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from skybatch import JsonReader, JsonWriter
+from skybatch.engine import code
 from skybatch.worker import parent as parent_file
 from skybatch.worker.frames import Decoder, Frame, encode
 
@@ -51,10 +53,36 @@ class Worker:
         self.process.stdout.close()
 
 
+def mapper(batch: list[dict[str, object]]) -> list[dict[str, object]]:
+    print("a batch of", len(batch))
+    return batch
+
+
+def configuration(folder: Path) -> Frame:
+    """A job's configuration, as the engine sends it first."""
+    (folder / "in.jsonl").write_text('{"id": 0}\n{"id": 1}\n')
+    captured = code.capture({"mapper": mapper, "reader": JsonReader, "output0": JsonWriter})
+    captured.store(folder / "code")
+    return {
+        "op": "config",
+        "log": str(folder / "worker.log"),
+        "log_cap": 1 << 20,
+        "job_id": "job",
+        "code": str(folder / "code" / captured.hash),
+        "refs": captured.refs,
+        "reader": {"path": str(folder / "in.jsonl")},
+        "index": None,
+        "cache_dir": str(folder / "cache"),
+        "outputs": [{"path": str(folder / "out.jsonl")}],
+        "mapper_args": {},
+        "one_to_one": True,
+    }
+
+
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Worker]:
     started = Worker(tmp_path)
-    started.send({"op": "config", "log": str(started.log), "log_cap": 1 << 20})
+    started.send(configuration(tmp_path))
     yield started
     started.close()
 
@@ -82,20 +110,50 @@ def started_pid(worker: Worker) -> int:
 
 def test_stop_is_answered_by_bye(worker: Worker) -> None:
     pid = started_pid(worker)
+    assert worker.receive() == {"op": "ready"}
     worker.send({"op": "stop"})
     assert worker.receive() == {"op": "bye"}
     assert wait_gone(pid)
 
 
+def test_incomplete_configuration_is_answered_by_broken(tmp_path: Path) -> None:
+    worker = Worker(tmp_path)
+    worker.send({"op": "config", "log": str(worker.log), "log_cap": 1 << 20})
+    started_pid(worker)
+    frame = worker.receive()
+    assert frame is not None and frame["op"] == "broken" and "job_id" in frame["message"]
+    worker.close()
+    assert "KeyError: 'job_id'" in worker.log.read_text()
+
+
+def test_grant_is_answered_by_what_was_done_and_where_it_lies(worker: Worker, tmp_path: Path) -> None:
+    started_pid(worker)
+    assert worker.receive() == {"op": "ready"}
+    worker.send({"op": "grant", "id": 7, "start": 0, "end": 1, "size": 1, "attempt": 1})
+    frame = worker.receive()
+    assert frame is not None and (frame["op"], frame["grant"], frame["ranges"]) == ("done", 7, 2)
+    (file,) = frame["files"]
+    (path,) = (tmp_path / ".sky_batch_tmp").rglob("*.seg")
+    assert path.name == file["name"] == f"{0:012d}-{1:012d}-{frame['nonce']}.seg"
+    assert path.read_bytes().startswith(b'{"id":0}\n{"id":1}\n')
+    worker.send({"op": "stop"})
+    assert worker.receive() == {"op": "bye"}
+    worker.close()
+    assert worker.log.read_text() == "a batch of 1\na batch of 1\n"
+
+
 def test_unknown_operation_is_named(worker: Worker) -> None:
     started_pid(worker)
+    assert worker.receive() == {"op": "ready"}
     worker.send({"op": "dance"})
     frame = worker.receive()
     assert frame is not None and frame["op"] == "broken" and "'dance'" in frame["message"]
 
 
 def test_killed_worker_is_reported_lost_with_its_signal(worker: Worker) -> None:
-    os.kill(started_pid(worker), signal.SIGKILL)
+    pid = started_pid(worker)
+    assert worker.receive() == {"op": "ready"}
+    os.kill(pid, signal.SIGKILL)
     frame = worker.receive()
     assert frame is not None and frame["op"] == "lost"
     assert os.WTERMSIG(frame["status"]) == signal.SIGKILL

@@ -139,6 +139,8 @@ def outputs_of(folder: str, asked: dict[str, Any]) -> list[io_formats.OutputWrit
         "yaml": YamlWriter(f"{folder}/out/words.yaml", "word", asked["finishing_s"], phases),
         "text": TextWriter(f"{folder}/out/texts/", "word"),
     }
+    for number in range(16):
+        writers[f"more{number}"] = io_formats.JsonWriter(f"{folder}/out/more{number}.jsonl", column="parity")
     return [writers[name] for name in asked["outputs"]]
 
 

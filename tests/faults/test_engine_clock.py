@@ -50,7 +50,8 @@ def jump(clock: Path, seconds: int) -> None:
 
 def times(bench: Bench) -> tuple[float, float]:
     with closing(sqlite3.connect(bench.job_folder / "journal.db")) as sql:
-        return sql.execute("SELECT created_at, finished_at FROM job").fetchone()
+        begun, finished = sql.execute("SELECT created_at, finished_at FROM job").fetchone()
+    return begun, finished
 
 
 @pytest.mark.parametrize("offsets", [[DAY_S, -DAY_S], [-DAY_S, DAY_S]])

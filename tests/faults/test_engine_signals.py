@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.tools.processes import belonging_to
 ORPHANS_GONE_S = 10.0  # promised
 LONG = 100.0  # seconds that nobody is to wait for
 ASKED_TO_STOP = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+SAMPLED = [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.full) for number in (signal.SIGINT, signal.SIGHUP))]
 
 EXEC = "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 
@@ -48,7 +50,7 @@ def assert_resumes(bench: Bench, undisturbed: dict[str, bytes]) -> None:
     assert bench.outputs() == undisturbed
 
 
-@pytest.mark.parametrize("number", ASKED_TO_STOP)
+@pytest.mark.parametrize("number", SAMPLED)
 def test_the_first_signal_lets_batches_in_hand_finish(
     number: signal.Signals, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
@@ -86,7 +88,7 @@ def test_the_third_signal_leaves_at_once(tmp_path: Path) -> None:
     assert_stopped(bench, end_of(engine), signal.SIGTERM, "running")  # they are handled by number
 
 
-@pytest.mark.parametrize("number", ASKED_TO_STOP)
+@pytest.mark.parametrize("number", SAMPLED)
 @pytest.mark.parametrize(
     ("phase", "state"), [("planning", "paused"), ("reducing", "paused"), ("cleaning", "published")]
 )
@@ -156,8 +158,8 @@ def test_nobody_reads_what_it_says(closed: str, tmp_path: Path, undisturbed: dic
     else:
         unread, written = os.pipe()
         os.close(unread)
-        streams = ("stdout", "stderr") if closed == "both" else (closed,)
-        engine = bench.start_resume(**dict.fromkeys(streams, written))
+        streams: dict[str, Any] = dict.fromkeys(("stdout", "stderr") if closed == "both" else (closed,), written)
+        engine = bench.start_resume(**streams)
         os.close(written)
     assert end_of(engine).code == 0
     bench.wait_for_no_process()
@@ -193,7 +195,7 @@ def test_workers_and_their_offspring_go_with_a_killed_engine(tmp_path: Path) -> 
 
 def on_terminal(bench: Bench, terminal: int, arguments: list[str]) -> subprocess.Popen[str]:
     """Python as a shell on a terminal starts it; takes the descriptor over."""
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
+    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
     engine = bench.spawn(["-c", WITH_TERMINAL, *arguments], start_new_session=True, **streams)
     os.close(terminal)
     return engine

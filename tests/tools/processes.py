@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-POLL_S = 0.002
+POLL_S = 0.001
 
 
 def wait_until(is_so: Callable[[], object], timeout_s: float, what: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skybatch.errors import SegmentDamaged
-from skybatch.formats.storage import private, start_writeback, sync_folder, write_all
+from skybatch.formats.storage import keep_for_owner, private, start_writeback, sync_folder, write_all
 
 RECORD = struct.Struct("<QQQQII")
 TRAILER = struct.Struct("<QI4x8s")
@@ -54,6 +54,7 @@ class SegmentFile:
         self._temporary = folder / f".{nonce}.part"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._fd = private(os.open(self._temporary, flags, 0o600))
+        keep_for_owner(self._fd)
         self._waiting: list[bytes] = []
         self._waiting_size = 0
         self._index = bytearray()

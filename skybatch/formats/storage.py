@@ -70,6 +70,7 @@ def _write_by_way_of(folder: str, final: str, data: bytes) -> None:
     fd = private(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         try:
+            keep_for_owner(fd)
             write_all(fd, data)
             os.fsync(fd)
         finally:
@@ -90,7 +91,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def make_folders(folder: str) -> None:
-    """Make `folder` and its parents; those made are durable when this returns."""
+    """Make `folder` and its parents; those made are durable, and their owner's under any umask."""
     missing = []
     while not os.path.isdir(folder):
         missing.append(folder)
@@ -100,6 +101,9 @@ def make_folders(folder: str) -> None:
             os.mkdir(made)
         except FileExistsError:
             continue
+        mode = os.stat(made).st_mode
+        if mode & 0o700 != 0o700:
+            os.chmod(made, mode & 0o7777 | 0o700)
         sync_folder(os.path.dirname(made))
 
 
@@ -128,6 +132,13 @@ def private(fd: int) -> int:
         return fd
     os.close(fd)
     return moved
+
+
+def keep_for_owner(fd: int) -> None:
+    """Let the owner read and write a file just made, whatever umask a mapper has set."""
+    mode = os.fstat(fd).st_mode
+    if mode & 0o600 != 0o600:
+        os.fchmod(fd, mode & 0o7777 | 0o600)
 
 
 @functools.cache

@@ -16,7 +16,10 @@ from skybatch.formats import json_format, line_index
 from tests.tools.mapping import map_and_fail, map_items
 
 Batch = list[dict[str, Any]]
-SMALL = b'\xef\xbb\xbf{"id":0}\r\n\n{"id":1, "word":"\xc3\xa4"}\n \t\n\r\n{"id":2}\n{"id":3,"pad":"xxxxxxxxxxxxxxxx"}\r\n\n{"id":4}'
+SMALL = (
+    b'\xef\xbb\xbf{"id":0}\r\n\n{"id":1, "word":"\xc3\xa4"}\n \t\n\r\n'
+    b'{"id":2}\n{"id":3,"pad":"xxxxxxxxxxxxxxxx"}\r\n\n{"id":4}'
+)
 
 
 def same(batch: Batch) -> Batch:

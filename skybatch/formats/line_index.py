@@ -12,7 +12,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 
 STEP = 64 << 10
-_READ_SIZE = 1 << 20
+READ_SIZE = 1 << 20
 _BLANK = b" \t\r"
 _blank_start = re.compile(rb"\n[ \t\r\n]").search
 _BOM = b"\xef\xbb\xbf"
@@ -74,11 +74,11 @@ class LineIndex:
         return index
 
 
-def build(path: str) -> LineIndex:
+def build(path: str, *, step: int = STEP, read_size: int = READ_SIZE) -> LineIndex:
     """Index a local file in one pass, at the speed of the disk. Raises OSError."""
-    builder = _Builder()
+    builder = _Builder(step)
     with open(path, "rb", buffering=0) as file:
-        while data := file.read(_READ_SIZE):
+        while data := file.read(read_size):
             builder.feed(data)
     return builder.finish()
 
@@ -86,8 +86,9 @@ def build(path: str) -> LineIndex:
 class _Builder:
     """Takes the file piece by piece; a line that crosses pieces is joined, all others are only counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, step: int) -> None:
         self.index = LineIndex()
+        self._step = step
         self._offset = self._records = self._lines = 0
         self._tail: list[bytes] = []
         self._first = True
@@ -107,9 +108,9 @@ class _Builder:
             self._take(b"".join([*self._tail, data[:head]]))
         else:
             head = 0
-        start = head
+        start, step = head, self._step
         while start < cut:
-            stop = cut if cut - start <= STEP else data.rfind(b"\n", start, start + STEP) + 1
+            stop = cut if cut - start <= step else data.rfind(b"\n", start, start + step) + 1
             if stop <= start:
                 stop = data.find(b"\n", start) + 1
             self._take(data[start:stop])
@@ -127,7 +128,7 @@ class _Builder:
 
     def _mark(self) -> None:
         offsets = self.index.offsets
-        if len(offsets) > 1 and self._offset - offsets[-2] < STEP:
+        if len(offsets) > 1 and self._offset - offsets[-2] < self._step:
             for column in (offsets, self.index.records, self.index.lines):
                 column.pop()
         self.index.add(self._offset, self._records, self._lines)

@@ -230,8 +230,6 @@ class Loop:
             return
         held = tuple((start, end) for start, end in (worker.lost or {}).get("held", []))
         reason = (worker.lost or {}).get("reason", "exit")
-        for start, end in held[:1] if reason == "timeout" or len(held) == 1 else ():
-            self._record_loss(worker, start, end, reason)
         self._handle(WorkerLost(worker.number, reason, held), worker)
 
     def _give_up(self, stop: Stop) -> None:
@@ -257,6 +255,8 @@ class Loop:
         if self.scheduler is None:
             return
         for decision in self.scheduler.handle(event, time.monotonic()):
+            if worker is not None and isinstance(event, WorkerLost):
+                self._record_loss(worker, decision)
             self._decide(decision, worker)
 
     def _decide(self, decision: events.Decision, worker: LiveWorker | None) -> None:
@@ -379,14 +379,23 @@ class Loop:
         values = {key: frame[key] for key in ("start", "end", "kind", "message")}
         self._told.append(("failed", values))
 
-    def _record_loss(self, worker: LiveWorker, start: int, end: int, reason: str) -> None:
-        message = "the batch timeout passed" if reason == "timeout" else _death(worker.lost)
-        kind = "timeout" if reason == "timeout" else "lost"
+    def _record_loss(self, worker: LiveWorker, decision: events.Decision) -> None:
+        """A worker's death as a failure of the range it was charged to, if to any."""
+        if isinstance(decision, events.Retry):
+            start, end, attempt = decision.unit.start, decision.unit.end, decision.unit.attempt
+        elif isinstance(decision, events.Split | events.Dead):
+            start, end, attempt = decision.start, decision.end, decision.attempt
+        else:
+            return
+        kind = decision.kind
+        if kind not in ("lost", "timeout"):
+            return
+        message = "the batch timeout passed" if kind == "timeout" else _death(worker.lost)
         self._changes.failures.append(
             FailureRow(
                 start=start,
                 end=end,
-                attempt=0,
+                attempt=attempt,
                 kind=kind,
                 message=message,
                 item=_only(start, end),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, ClassVar
 
 from skybatch.errors import InputMissing, RecordError, ResultError, UsageError, nearest
@@ -222,5 +224,10 @@ def _refuse_nan(value: Any, index: int, key: str = "") -> None:
     elif isinstance(value, (list, tuple)):
         for inner in value:
             _refuse_nan(inner, index, key)
+    elif isinstance(value, Enum):
+        _refuse_nan(value.value, index, key)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            _refuse_nan(getattr(value, field.name), index, f"{key}.{field.name}")
     elif hasattr(value, "__dataclass_fields__"):
         _refuse_nan({name: getattr(value, name, None) for name in value.__dataclass_fields__}, index, key)

@@ -70,16 +70,16 @@ def races(bench: Bench, count: int) -> None:
 
 
 def test_of_two_resumes_at_once_one_goes_on(tmp_path: Path) -> None:
-    races(Bench(tmp_path, mapping_s=0.5), 3)
+    races(Bench(tmp_path, items=32, mapping_s=0.5), 3)
 
 
 @pytest.mark.full
 def test_of_two_resumes_at_once_one_goes_on_every_time(tmp_path: Path) -> None:
-    races(Bench(tmp_path, mapping_s=0.5), 50)
+    races(Bench(tmp_path, items=32, mapping_s=0.5), 50)
 
 
 def test_the_command_says_that_another_engine_is_at_work(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, mapping_s=0.1)
+    bench = Bench(tmp_path, items=60, mapping_s=0.1)
     engine = bench.start()
     bench.wait_for_note("ranges.log")
     rival = end_of(bench.start_resume())
@@ -104,7 +104,7 @@ print(job.wait(60).state)
 
 
 def test_a_detached_engine_outlives_the_script_and_all_of_its_process_group(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, stream=False, mapping_s=0.1, linger=True)
+    bench = Bench(tmp_path, items=60, stream=False, mapping_s=0.1, linger=True)
     script = bench.start(start_new_session=True)
     assert script.stdout is not None
     job_id = script.stdout.readline().strip()

@@ -16,6 +16,7 @@ from tests.tools.bench import TIMEOUT_S, Bench, Ended, end_of
 from tests.tools.processes import belonging_to
 
 ORPHANS_GONE_S = 10.0  # promised
+ITEMS = 60
 LONG = 100.0  # seconds that nobody is to wait for
 ASKED_TO_STOP = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 SAMPLED = [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.full) for number in (signal.SIGINT, signal.SIGHUP))]
@@ -29,7 +30,7 @@ WITH_TERMINAL = f"import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCT
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What the job puts out when nothing happens to it."""
-    bench = Bench(tmp_path_factory.mktemp("undisturbed"))
+    bench = Bench(tmp_path_factory.mktemp("undisturbed"), items=ITEMS)
     bench.succeed(bench.start())
     return bench.outputs()
 
@@ -54,13 +55,13 @@ def assert_resumes(bench: Bench, undisturbed: dict[str, bytes]) -> None:
 def test_the_first_signal_lets_batches_in_hand_finish(
     number: signal.Signals, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    bench = Bench(tmp_path, mapping_s=0.15)
+    bench = Bench(tmp_path, items=ITEMS, mapping_s=0.15)
     engine = bench.start()
     bench.wait_for_note("ranges.log", count=3)
     engine.send_signal(number)
     assert_stopped(bench, end_of(engine), number)
     begun = bench.ranges_taken_up()
-    assert sum(end - start + 1 for start, end in bench.look().won) == 4 * len(begun) < 120
+    assert sum(end - start + 1 for start, end in bench.look().won) == 4 * len(begun) < ITEMS
     assert_resumes(bench, undisturbed)
     assert set(Counter(bench.ranges_taken_up()).values()) == {1}  # nothing was done twice
 
@@ -95,7 +96,7 @@ def test_the_third_signal_leaves_at_once(tmp_path: Path) -> None:
 def test_other_phases_are_left_at_the_first_signal(
     phase: str, state: str, number: signal.Signals, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    bench = Bench(tmp_path, reader="counter", planning_s=1.0, finishing_s=1.0)
+    bench = Bench(tmp_path, items=ITEMS, reader="counter", planning_s=0.5, finishing_s=0.5)
     engine = bench.start()
     bench.wait_for_note("phases.log", f"{phase}\n")
     published = bench.inodes()
@@ -107,7 +108,7 @@ def test_other_phases_are_left_at_the_first_signal(
 
 
 def test_a_terminal_that_goes_away_ends_it_resumably(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
-    bench = Bench(tmp_path, mapping_s=0.15)
+    bench = Bench(tmp_path, items=ITEMS, mapping_s=0.15)
     bench.crash(bench.start(failpoint="planned"))
     ours, theirs = pty.openpty()
     engine = on_terminal(bench, theirs, bench.resuming)
@@ -123,7 +124,7 @@ def test_a_key_pressed_on_the_terminal_reaches_the_engine_alone(
     tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     """Workers have sessions of their own, so that Ctrl-C does not break into their batches."""
-    bench = Bench(tmp_path, mapping_s=0.15)
+    bench = Bench(tmp_path, items=ITEMS, mapping_s=0.15)
     ours, theirs = pty.openpty()
     engine = on_terminal(bench, theirs, bench.script)
     bench.wait_for_note("ranges.log", count=3)
@@ -138,7 +139,7 @@ def test_a_key_pressed_on_the_terminal_reaches_the_engine_alone(
 
 
 def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
-    bench = Bench(tmp_path, mapping_s=0.05)
+    bench = Bench(tmp_path, items=ITEMS, mapping_s=0.05)
     ignoring = f"import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); {EXEC}"
     engine = bench.spawn(["-c", ignoring, *bench.script])
     bench.wait_for_note("ranges.log", count=3)
@@ -150,7 +151,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path, undisturbed: dic
 @pytest.mark.parametrize("closed", ["stdout", "stderr", "both", "neither is open at all"])
 def test_nobody_reads_what_it_says(closed: str, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
     """As behind `| head`, or with descriptors closed: the job is done all the same, and says so by its exit code."""
-    bench = Bench(tmp_path)
+    bench = Bench(tmp_path, items=ITEMS)
     bench.crash(bench.start(failpoint="after-commit:2"))
     if closed == "neither is open at all":
         closing = f"import os, sys; os.closerange(0, 3); {EXEC}"
@@ -168,7 +169,7 @@ def test_nobody_reads_what_it_says(closed: str, tmp_path: Path, undisturbed: dic
 
 
 def test_an_unread_engine_is_interrupted_as_any_other(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
-    bench = Bench(tmp_path, mapping_s=0.15)
+    bench = Bench(tmp_path, items=ITEMS, mapping_s=0.15)
     bench.crash(bench.start(failpoint="planned"))
     unread, written = os.pipe()
     os.close(unread)

@@ -211,6 +211,7 @@ class Loop:
             worker.lost = frame
         elif operation == "bye":
             worker.said_bye = True
+            self._workers.let_go(worker)
         elif operation == "interrupted":
             self.halt("paused", "interrupted", 130, kill=True)
         elif operation == "broken":

@@ -91,6 +91,11 @@ class Workers:
         for number in list(self.live):
             self.send(number, frame)
 
+    def let_go(self, worker: LiveWorker) -> None:
+        """It has said all it had to say: end it, and the threads and children that would keep it."""
+        if not self._executor.in_this_process:
+            worker.channel.close()
+
     def kill(self, worker: LiveWorker) -> None:
         """Kill one worker; its end of file follows."""
         worker.channel.kill()

@@ -13,8 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import skybatch.errors
 from skybatch import io_formats, utils
 from tests.tools.mapping import map_items
+from tests.tools.processes import wait_until
 
 Batch = list[dict[str, Any]]
 LOG_SIZE = 80 << 20  # more than any worker's log may hold
@@ -116,6 +120,27 @@ def test_worker_that_doubles_itself_loses_nothing(tmp_path: Path) -> None:
 def test_folder_locale_umask_and_signal_handlers_are_the_mappers_own_affair(tmp_path: Path) -> None:
     outcome = map_items(tmp_path, turns_the_process_upside_down, 400)
     assert outcome.ids == list(range(400)) and outcome.failures == []
+
+
+def lingers(batch: Batch, note: str) -> Batch:
+    """A thread that is no daemon keeps a process from ending."""
+    threading.Thread(target=time.sleep, args=(1000,)).start()
+    Path(note).touch()
+    return batch
+
+
+def test_thread_that_never_ends_does_not_keep_an_interrupted_job(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+
+    def interrupt() -> None:
+        wait_until(note.exists, 30.0, "the first batch is in hand")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    with pytest.raises(skybatch.errors.Paused, match="interrupted by SIGINT"):
+        map_items(tmp_path, lingers, 400_000, batch_timeout_s=60.0, mapper_args={"note": str(note)})
+    interrupter.join()
 
 
 # Formats that end their thread instead of failing

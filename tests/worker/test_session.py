@@ -227,6 +227,27 @@ def test_reader_does_not_run_away_from_a_slow_mapper(worker: InThread) -> None:
     assert held == list(range(100))
 
 
+@pytest.mark.parametrize(
+    ("fault", "operation"), [(FileNotFoundError("input gone"), "storage"), (ValueError("no index"), "broken")]
+)
+def test_index_that_cannot_be_opened_is_told_and_ends_the_worker(
+    worker: InThread, monkeypatch: pytest.MonkeyPatch, fault: Exception, operation: str
+) -> None:
+    def fails(reader: skybatch.JsonReader, folder: str) -> None:
+        raise fault
+
+    monkeypatch.setattr(skybatch.JsonReader, "open_index", fails)
+    worker.reader = skybatch.JsonReader("x")  # type: ignore[assignment]
+    worker.start(double, index=str(worker.folder))
+    assert worker.hear() == {"op": "ready"}
+    worker.grant(1, 0, 3, 2)
+    frame = worker.hear()
+    assert frame["op"] == operation and str(fault) in frame["message"]
+    worker._thread.join(WAIT_S)
+    assert not worker._thread.is_alive()
+    worker._ours.close()
+
+
 def test_failed_range_parts_the_answers_of_its_grant(worker: InThread) -> None:
     def fails_on_four(batch: Batch) -> Batch:
         if batch[0]["id"] == 4:

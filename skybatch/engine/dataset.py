@@ -21,7 +21,7 @@ from skybatch.engine.run import Formats, RunOptions
 from skybatch.engine.spec import JobSpec
 from skybatch.errors import OutputExists, UnknownName, UsageError
 from skybatch.formats import storage
-from skybatch.formats.base import InputReader, OutputWriter
+from skybatch.formats.base import InputReader, OutputWriter, SegmentWriter
 from skybatch.journal.journal import Journal
 from skybatch.journal.lock import JobLock
 from skybatch.journal.rows import JobRow
@@ -90,8 +90,9 @@ class Dataset:
         """
         if runtime.in_worker():
             raise UsageError(
-                "Dataset.map() was called while a job's code was loaded or mapped; a mapper cannot start jobs, and a call "
-                "at the top level that stands in a block with definitions belongs under `if __name__ == '__main__':`"
+                "Dataset.map() was called while a job's code was loaded or mapped; a mapper cannot start jobs, and a "
+                "call at the top level that stands in a block with definitions belongs under "
+                "`if __name__ == '__main__':`"
             )
         options = run_options(pool_name, executor, workers, activate_env)
         plugins.executor(options.executor)  # an unknown name is refused here
@@ -105,6 +106,7 @@ class Dataset:
         )
         _check_numbers(batch_size, max_retries, batch_timeout_s, concurrency, workers, on_error)
         plan.check()
+        _check_stores(plan.outputs, inline=stream and plugins.executor(options.executor).in_this_process)
         spec, captured = plan.freeze(
             name=name or getattr(mapper, "__name__", type(mapper).__name__),
             batch_size=batch_size,
@@ -257,6 +259,15 @@ def _check_numbers(
         raise UsageError(f"batch_timeout_s must be more than 0; not {batch_timeout_s!r}")
     if on_error not in ON_ERROR:
         raise UnknownName("on_error policy", str(on_error), ON_ERROR)
+
+
+def _check_stores(writers: list[OutputWriter], *, inline: bool) -> None:
+    """Raise UsageError for an output in a store where this job cannot put it."""
+    for writer in writers:
+        if isinstance(writer, SegmentWriter):
+            storage.local_path(writer.path)
+        elif writer.path.startswith("memory://") and not inline:
+            raise UsageError(f"output {writer.path}: memory is not shared with workers; use executor='inline'")
 
 
 def _check_outputs(spec: JobSpec) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import selectors
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from skybatch.engine.environment import resolve
+from skybatch.engine.interrupts import Interrupted
 from skybatch.engine.spec import JobSpec
 from skybatch.errors import JobFailed, JournalError
 from skybatch.failpoints import reach
@@ -41,7 +42,7 @@ class Finishing:
     def __init__(self, engine: Engine) -> None:
         self._engine, self._journal, self._spec = engine, engine.journal, engine.spec
         self._writers = engine.formats.writers
-        self._reducer: _ReduceProcess | None = None
+        self._reducer: _ReduceProcess | _ReduceHere | None = None
         self._state = self._journal.job().state
 
     def finish(self) -> None:
@@ -104,8 +105,9 @@ class Finishing:
         staged = self._staged(writer)
         if isinstance(writer, SegmentWriter):
             return self._merge(idx, writer, staged)
-        storage.make_folders(os.path.dirname(staged))
-        storage.unlink_if_there(staged)
+        if storage.is_local(staged):
+            storage.make_folders(os.path.dirname(staged))
+            storage.unlink_if_there(staged)
         if not self._in_reducer("reduce", idx, staged=staged)["staged"]:
             return None
         token = token_of(staged)
@@ -164,7 +166,8 @@ class Finishing:
     def _in_reducer(self, operation: str, idx: int, **values: Any) -> Frame:
         if self._reducer is None:
             self._write_catalogue()
-            self._reducer = _ReduceProcess(self._engine, self._catalogue)
+            here = self._engine.runs_here
+            self._reducer = (_ReduceHere if here else _ReduceProcess)(self._engine, self._catalogue)
         return self._reducer.ask({"op": operation, "output": idx, **values})
 
     @property
@@ -224,17 +227,9 @@ class _ReduceProcess:
         return self._frames.pop(0)
 
     def _fail(self, asked: Frame, answer: Frame | None) -> None:
-        spec = self._engine.spec
-        path = spec.outputs[asked["output"]]["path"]
         told = answer or {}
         cause = told.get("message") or self._channel.last_words() or "its process died"
-        text = f"{told['traceback'].rstrip()}\n" if told.get("traceback") and not told.get("expected") else ""
-        self._engine.journal.set_state("failed", f"{asked['op']} of output {path}: {cause}")
-        raise JobFailed(
-            spec.id,
-            f"{text}{asked['op']} of output {path}: {cause}\n  log: {self._engine.folder.logs / 'reduce.log'}",
-            f"skybatch resume {spec.id}",
-        )
+        _fail(self._engine, asked, {**told, "message": cause})
 
     def close(self) -> None:
         """End the process."""
@@ -246,6 +241,42 @@ class _ReduceProcess:
         if not self._channel.wait(5):
             self._channel.kill()
             self._channel.wait(5)
+
+
+class _ReduceHere:
+    """Reduce and cleanup in the engine's own process, for the executor that works there."""
+
+    def __init__(self, engine: Engine, catalogue: str) -> None:
+        from skybatch.worker import reducing
+
+        self._engine, self._carry_out = engine, reducing.carry_out
+        batchfiles.set_catalogue(engine.spec.id, lambda: reducing.read_catalogue(catalogue))
+
+    def ask(self, frame: Frame) -> Frame:
+        """Have one operation done; its answer. Raises JobFailed with the writer's traceback."""
+        try:
+            return self._carry_out(self._engine.formats.writers[frame["output"]], self._engine.spec.id, frame)
+        except Interrupted:
+            raise
+        except BaseException as error:
+            from skybatch.worker.fault import describe
+
+            _fail(self._engine, frame, describe(error))
+
+    def close(self) -> None:
+        """The job's batch files are listed again."""
+        batchfiles.forget_catalogue(self._engine.spec.id)
+
+
+def _fail(engine: Engine, asked: Frame, told: Frame) -> NoReturn:
+    """A custom reduce or cleanup failed: so has the job, resumably."""
+    spec = engine.spec
+    what = f"{asked['op']} of output {spec.outputs[asked['output']]['path']}: {told['message']}"
+    text = f"{told['traceback'].rstrip()}\n" if told.get("traceback") and not told.get("expected") else ""
+    engine.journal.set_state("failed", what)
+    raise JobFailed(
+        spec.id, f"{text}{what}\n  log: {engine.folder.logs / 'reduce.log'}", f"skybatch resume {spec.id}"
+    )
 
 
 def token_of(path: str) -> Token | None:

@@ -86,6 +86,11 @@ class Engine:
             )
         )
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether the worker shares this process."""
+        return self._executor.in_this_process
+
     def run(self, on_listening: Callable[[], None] = lambda: None) -> None:
         """Run to the end of the job. The caller holds the lock; `on_listening` is called once others can watch.
 

@@ -65,6 +65,8 @@ class InlineExecutor(Executor):
         cwd = os.getcwd()
         with self._theirs:
             try:
-                serve(Channel(self._theirs.fileno()), NoMark(), self._config)
+                serve(Channel(self._theirs.fileno(), own_process=False), NoMark(), self._config)
+            except BrokenPipeError:
+                pass  # the engine has stopped, and says why
             finally:
                 os.chdir(cwd)

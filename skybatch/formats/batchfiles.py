@@ -44,6 +44,11 @@ def set_catalogue(job_id: str, catalogue: Catalogue) -> None:
     _catalogues[job_id] = catalogue
 
 
+def forget_catalogue(job_id: str) -> None:
+    """From now on the job's folder is listed."""
+    _catalogues.pop(job_id, None)
+
+
 def folder(output_path: str, job_id: str) -> str:
     """The folder of one output's temporary files."""
     trimmed = output_path.rstrip("/")

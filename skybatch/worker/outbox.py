@@ -151,14 +151,15 @@ class Sealer:
 
 
 def tell_failed(channel: Channel, error: BaseException) -> None:
-    """Storage failed, or we did: no item is to blame, the engine decides. Does not return when that is gone."""
+    """Storage failed, or we did: no item is to blame, the engine decides. When that is gone, so is our process."""
     try:
         if not isinstance(error, BrokenPipeError):
             channel.send({"op": "storage" if isinstance(error, OSError) else "broken", **describe(error)})
             return
     except OSError:
         pass
-    os._exit(0)  # nobody waits for what is left
+    if channel.own_process:
+        os._exit(0)  # nobody waits for what is left
 
 
 class Storing:
@@ -167,7 +168,7 @@ class Storing:
     def __init__(self, channel: Channel, mark: Mark | NoMark, config: Frame, writers: list[OutputWriter]) -> None:
         self._channel, self._mark, self._job_id = channel, mark, config["job_id"]
         self._writers = writers
-        self._folders = [Path(batchfiles.folder(writer.path, self._job_id)) for writer in writers]
+        self._folders = [batchfiles.folder(writer.path, self._job_id) for writer in writers]
         self._uploaders = [writer for writer in writers if not isinstance(writer, SegmentWriter)]
         self._made_folders = False
         self._sealer = Sealer(channel)
@@ -212,13 +213,13 @@ class Storing:
 
     def _open(self, batch: Batch) -> None:
         if not self._made_folders:
-            for folder in self._folders:
-                storage.make_folders(str(folder))
+            for folder in filter(storage.is_local, self._folders):
+                storage.make_folders(folder)
             self._made_folders = True
         self._grant, self._size, self._nonce = batch.grant, batch.size, secrets.token_hex(6)
         self._began = max(batch.taken_at, self._sealed_at)
         self._segments = [
-            SegmentFile(folder, self._nonce) if isinstance(writer, SegmentWriter) else None
+            SegmentFile(Path(folder), self._nonce) if isinstance(writer, SegmentWriter) else None
             for writer, folder in zip(self._writers, self._folders, strict=True)
         ]
         batchfiles.set_attempt(self._nonce)

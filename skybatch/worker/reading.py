@@ -83,7 +83,8 @@ class Reading:
     def _receive(self) -> None:
         while True:
             frame = self._channel.receive()
-            if frame is None:
+            if frame is None:  # the engine is gone: nobody wants what was granted
+                self._on_drain()
                 frame = {"op": "stop"}
             if frame["op"] == "drain":
                 self._on_drain()
@@ -96,7 +97,10 @@ class Reading:
         try:
             self._read()
         except BaseException as error:
-            self._channel.send({"op": "storage" if isinstance(error, OSError) else "broken", **describe(error)})
+            try:
+                self._channel.send({"op": "storage" if isinstance(error, OSError) else "broken", **describe(error)})
+            except OSError:
+                pass  # nobody is there to be told
             self._end()
 
     def _end(self) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from skybatch.formats import batchfiles, staging, storage
+from skybatch.formats.base import OutputWriter
 from skybatch.worker.frames import Frame
 from skybatch.worker.serve import Channel
 from skybatch.worker.session import load_code
@@ -18,22 +18,31 @@ def reduce_outputs(channel: Channel, config: Frame) -> None:
     """
     job_id: str = config["job_id"]
     _, _, writers = load_code(config)
-    batchfiles.set_catalogue(job_id, lambda: _catalogue(config["catalogue"]))
+    batchfiles.set_catalogue(job_id, lambda: read_catalogue(config["catalogue"]))
     channel.send({"op": "ready"})
     while (frame := channel.receive()) is not None and frame["op"] != "stop":
-        writer: Any = writers[frame["output"]]
-        if frame["op"] == "reduce":
-            storage.use_scratch(batchfiles.scratch(writer.path, job_id))
-            with staging.held_back(writer.path, frame["staged"]) as held:
-                writer.reduce_results(job_id)
-            channel.send({"op": "reduced", "staged": held.written})
-        else:
-            storage.use_scratch(None)
+        channel.send(carry_out(writers[frame["output"]], job_id, frame))
+
+
+def carry_out(writer: OutputWriter, job_id: str, frame: Frame) -> Frame:
+    """Carry out one frame; the answer to it. In a store that is not local a writer's one put publishes it."""
+    try:
+        if frame["op"] != "reduce":
             writer.cleanup(job_id)
-            channel.send({"op": "cleaned"})
+            return {"op": "cleaned"}
+        storage.use_scratch(batchfiles.scratch(writer.path, job_id))
+        if not storage.is_local(writer.path):
+            writer.reduce_results(job_id)
+            return {"op": "reduced", "staged": False}
+        with staging.held_back(writer.path, frame["staged"]) as held:
+            writer.reduce_results(job_id)
+        return {"op": "reduced", "staged": held.written}
+    finally:
+        storage.use_scratch(None)
 
 
-def _catalogue(path: str) -> Iterator[batchfiles.Stretch]:
+def read_catalogue(path: str) -> Iterator[batchfiles.Stretch]:
+    """The winners as the engine listed them for the reduce."""
     with open(path, encoding="ascii") as file:
         for line in file:
             start, end, size, nonce = line.split()

@@ -17,8 +17,9 @@ READ_SIZE = 1 << 16
 class Channel:
     """Frames to and from the engine (relayed by the worker's parent). One thread receives, any may send."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, own_process: bool = True) -> None:
         self._fd = fd
+        self.own_process = own_process  # False where the worker shares the engine's
         self._decoder = Decoder()
         self._arrived: list[Frame] = []
         self._sending = threading.Lock()
@@ -26,7 +27,10 @@ class Channel:
     def receive(self) -> Frame | None:
         """The next frame, waiting for it; None when the engine is gone."""
         while not self._arrived:
-            data = os.read(self._fd, READ_SIZE)
+            try:
+                data = os.read(self._fd, READ_SIZE)
+            except ConnectionResetError:  # the engine left with something of ours unread
+                return None
             if not data:
                 return None
             self._arrived = self._decoder.feed(data)

@@ -18,9 +18,9 @@ PARENT = Path(__file__).resolve().parents[1] / "worker" / "parent.py"
 class ProcessChannel(WorkerChannel):
     """Frames over the stdin and stdout of a worker's parent."""
 
-    def __init__(self, process: subprocess.Popen[bytes], errors: Path | None) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], errors: Path | None, activation: str | None = None) -> None:
         assert process.stdin is not None and process.stdout is not None
-        self._process, self._errors = process, errors
+        self._process, self._errors, self._activation = process, errors, activation
         self._to, self._from = process.stdin.fileno(), process.stdout.fileno()
         self._decoder = Decoder()
         self._worker_pid = 0
@@ -74,9 +74,12 @@ class ProcessChannel(WorkerChannel):
     def last_words(self) -> str:
         """The end of what activation or the parent printed on stderr."""
         try:
-            return self._errors.read_text(errors="replace")[-2000:].strip() if self._errors else ""
+            words = self._errors.read_text(errors="replace")[-2000:].strip() if self._errors else ""
         except OSError:
-            return ""
+            words = ""
+        if self._activation and not self._worker_pid:
+            return f"after activate_env {self._activation!r}: {words or 'no Python ran'}"
+        return words
 
 
 def _kill_group(pid: int) -> None:
@@ -110,7 +113,7 @@ class LocalExecutor(Executor):
                 start_new_session=True,
                 bufsize=0,
             )
-        channel = ProcessChannel(process, errors)
+        channel = ProcessChannel(process, errors, self.options.activate_env)
         try:
             channel.send(config)
         except BrokenPipeError:

@@ -88,8 +88,11 @@ def _resumed(folder: Path, job_id: str) -> dict[str, Any]:
 
 def _first_batch(process: subprocess.Popen[str], pipe: Path) -> tuple[float, float]:
     """When a mapper had its first batch, and the engine's peak by then; the engine is killed."""
-    with pipe.open() as file:  # opens once a mapper opens it too
-        told = min(map(float, file.readline().split()))
+    line = ""
+    while not line:  # empty: that was a worker of the run before, killed while it waited for a reader
+        with pipe.open() as file:  # opens once a mapper opens it too
+            line = file.readline()
+    told = min(map(float, line.split()))
     peak = peak_mb(process.pid)
     process.kill()
     process.communicate()

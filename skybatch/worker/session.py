@@ -41,6 +41,7 @@ class Session:
         self.job_id: str = config["job_id"]
         self.current: Batch | None = None
         self.ended = False
+        self._pid = os.getpid()
         self._one_to_one: bool = config["one_to_one"]
         self._enter_folder(config)
         self.mapper, reader, self._writers = load_code(config)
@@ -64,6 +65,7 @@ class Session:
             concurrency = self._config.get("concurrency", 1)
             mapper.drive(self, self.mapper, self._config["mapper_args"], concurrency)
         finally:
+            self._end_copy(sys.exc_info()[1])
             self._outbox.close()
             runtime.set_session(None)
 
@@ -78,6 +80,7 @@ class Session:
 
     def take(self, slot: int = 0) -> Batch | None:
         """The next batch, waiting for it; None when the worker is to stop."""
+        self._end_copy(None)
         while not self.ended:
             loaded = self._loaded
             if loaded is None or self._next > loaded.end:
@@ -141,6 +144,7 @@ class Session:
 
     def hand_over(self, batch: Batch, results: Any) -> None:
         """What the mapper returned for `batch`; what cannot be written fails the batch."""
+        self._end_copy(None)
         try:
             self.check(batch, results)
             payloads = self.encode(batch, results)
@@ -151,15 +155,33 @@ class Session:
 
     def pass_on(self, batch: Batch, results: list[Item], payloads: list[bytes]) -> None:
         """Checked and encoded results, on to the writing thread."""
+        self._end_copy(None)
         self._mark.put_down(MAPPING + batch.slot)
         self._outbox.put(Result(batch, payloads, results if self._uploads else None))
 
     def fail(self, batch: Batch, error: BaseException) -> None:
         """The mapper failed on `batch`."""
+        self._end_copy(error)
         self._mark.put_down(MAPPING + batch.slot)
         if isinstance(error, KeyboardInterrupt) and isinstance(self._mark, NoMark):
             raise error  # Ctrl-C reaches the worker only where it shares the engine's process
         self._outbox.put(self._fault(batch, error, "mapper"))
+
+    def _end_copy(self, error: BaseException | None) -> None:
+        """End a process that the mapper forked and that leaves the mapper: it is a worker without its threads."""
+        if os.getpid() == self._pid:
+            return
+        status = 0
+        try:
+            if isinstance(error, SystemExit) and isinstance(error.code, (int, type(None))):
+                status = error.code or 0
+            elif error is not None:
+                status = 1
+                traceback.print_exception(error)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status & 0xFF)
 
     def tell(self, error: BaseException) -> None:
         """An exception that no batch is to blame for goes to the log."""

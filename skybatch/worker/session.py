@@ -157,6 +157,7 @@ class Session:
         """Checked and encoded results, on to the writing thread."""
         self._end_copy(None)
         self._mark.put_down(MAPPING + batch.slot)
+        batch.items = []  # the batch waits to be stored; its items need not wait with it
         self._outbox.put(Result(batch, payloads, results if self._uploads else None))
 
     def fail(self, batch: Batch, error: BaseException) -> None:

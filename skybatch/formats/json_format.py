@@ -57,8 +57,8 @@ class JsonReader(WindowReader):
     def build_index(self, folder: str) -> int:
         """Index the file's lines in one pass."""
         self.check()
-        self._index = line_index.build(storage.local_path(self.path))
-        self._index.save(f"{folder}/lines.idx")
+        line_index.build_file(storage.local_path(self.path), f"{folder}/lines.idx")
+        self._index = LineIndex.load(f"{folder}/lines.idx")
         return self._index.count
 
     def open_index(self, folder: str) -> None:

@@ -5,17 +5,20 @@ A record is a line that is not blank. Lines end at `\\n` only; a `\\r` before it
 
 from __future__ import annotations
 
-import os
+import mmap
 import re
 from array import array
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 STEP = 64 << 10
 READ_SIZE = 1 << 20
 _BLANK = b" \t\r"
 _blank_start = re.compile(rb"\n[ \t\r\n]").search
 _BOM = b"\xef\xbb\xbf"
+Row = tuple[int, int, int]
+_NOTHING: Row = (-1, -1, -1)
 _MAGIC = b"SKYBLIX1"
 
 
@@ -27,9 +30,9 @@ def _words() -> array[int]:
 class LineIndex:
     """Checkpoints: byte offset, records before it, lines before it; the last one is the end of the file."""
 
-    offsets: array[int] = field(default_factory=_words)
-    records: array[int] = field(default_factory=_words)
-    lines: array[int] = field(default_factory=_words)
+    offsets: Sequence[int]
+    records: Sequence[int]
+    lines: Sequence[int]
 
     @property
     def count(self) -> int:
@@ -48,47 +51,45 @@ class LineIndex:
         """Whether blank lines lie between two checkpoints."""
         return self.lines[last] - self.lines[first] != self.records[last] - self.records[first]
 
-    def add(self, offset: int, records: int, lines: int) -> None:
-        """Append a checkpoint."""
-        self.offsets.append(offset)
-        self.records.append(records)
-        self.lines.append(lines)
-
-    def save(self, path: str) -> None:
-        """Write the index to a file."""
-        with open(path, "wb") as file:
-            file.write(_MAGIC)
-            for column in (self.offsets, self.records, self.lines):
-                column.tofile(file)
-
     @classmethod
     def load(cls, path: str) -> LineIndex:
-        """Read what `save` wrote."""
-        index = cls()
+        """An index written by `build_file`; it is mapped, so that only what is looked at takes memory."""
         with open(path, "rb") as file:
-            count = (os.fstat(file.fileno()).st_size - len(_MAGIC)) // 24
-            if file.read(len(_MAGIC)) != _MAGIC:
-                raise ValueError(f"{path} is not a line index")
-            for column in (index.offsets, index.records, index.lines):
-                column.fromfile(file, count)
-        return index
+            mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        if mapped[: len(_MAGIC)] != _MAGIC:
+            raise ValueError(f"{path} is not a line index")
+        words = mapped[len(_MAGIC) :].cast("Q")
+        return cls(offsets=words[0::3], records=words[1::3], lines=words[2::3])
 
 
 def build(path: str, *, step: int = STEP, read_size: int = READ_SIZE) -> LineIndex:
-    """Index a local file in one pass, at the speed of the disk. Raises OSError."""
-    builder = _Builder(step)
+    """Index a local file in one pass, in memory. Raises OSError."""
+    rows = _words()
+    _build(path, rows.extend, step, read_size)
+    return LineIndex(offsets=rows[0::3], records=rows[1::3], lines=rows[2::3])
+
+
+def build_file(path: str, index_path: str, *, step: int = STEP, read_size: int = READ_SIZE) -> None:
+    """Index a local file in one pass, at the speed of the disk, into a file for `LineIndex.load`. Raises OSError."""
+    with open(index_path, "wb") as file:
+        file.write(_MAGIC)
+        _build(path, lambda row: file.write(array("Q", row)), step, read_size)
+
+
+def _build(path: str, keep: Callable[[Row], object], step: int, read_size: int) -> None:
+    builder = _Builder(step, keep)
     with open(path, "rb", buffering=0) as file:
         while data := file.read(read_size):
             builder.feed(data)
-    return builder.finish()
+    builder.finish()
 
 
 class _Builder:
     """Takes the file piece by piece; a line that crosses pieces is joined, all others are only counted."""
 
-    def __init__(self, step: int) -> None:
-        self.index = LineIndex()
-        self._step = step
+    def __init__(self, step: int, keep: Callable[[Row], object]) -> None:
+        self._step, self._keep = step, keep
+        self._kept = self._latest = _NOTHING  # the last checkpoint kept, and one that may yet be joined to the next
         self._offset = self._records = self._lines = 0
         self._tail: list[bytes] = []
         self._first = True
@@ -127,22 +128,25 @@ class _Builder:
         self._mark()
 
     def _mark(self) -> None:
-        offsets = self.index.offsets
-        if len(offsets) > 1 and self._offset - offsets[-2] < self._step:
-            for column in (offsets, self.index.records, self.index.lines):
-                column.pop()
-        self.index.add(self._offset, self._records, self._lines)
+        """A checkpoint here, instead of the latest one where that left less than a step behind it."""
+        if self._latest is not _NOTHING and (self._kept is _NOTHING or self._offset - self._kept[0] >= self._step):
+            self._keep_latest()
+        self._latest = (self._offset, self._records, self._lines)
 
-    def finish(self) -> LineIndex:
+    def _keep_latest(self) -> None:
+        self._keep(self._latest)
+        self._kept = self._latest
+
+    def finish(self) -> None:
         rest = b"".join(self._tail)
         if self._first:
             self._mark()
+        self._keep_latest()
         if rest:
             self._offset += len(rest)
             self._records += 1 if rest.strip(_BLANK) else 0
             self._lines += 1
-            self.index.add(self._offset, self._records, self._lines)
-        return self.index
+            self._keep((self._offset, self._records, self._lines))
 
 
 def _blank_lines(block: bytes) -> int:

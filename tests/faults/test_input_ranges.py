@@ -95,7 +95,7 @@ def test_checkpoints_and_windows_at_every_byte_give_the_same_records(
     path.write_bytes(SMALL)
     for step in range(1, len(SMALL) + 2):
         monkeypatch.setattr(json_format, "WINDOW_SIZE", step)
-        line_index.build(str(path), step=step).save(str(tmp_path / "lines.idx"))
+        line_index.build_file(str(path), str(tmp_path / "lines.idx"), step=step)
         reader = skybatch.JsonReader(str(path))
         reader.open_index(str(tmp_path))
         assert len(reader) == 5
@@ -113,7 +113,7 @@ def test_record_that_begins_at_any_byte_is_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     for pad in range(len(SMALL)):
         path.write_bytes(b" " * pad + b"\n" + b'{"id":0}\n' + b"\n" * pad + b'{"id":1}')
-        line_index.build(str(path), step=16, read_size=16).save(str(tmp_path / "lines.idx"))
+        line_index.build_file(str(path), str(tmp_path / "lines.idx"), step=16, read_size=16)
         reader = skybatch.JsonReader(str(path))
         reader.open_index(str(tmp_path))
         for index in (1, 0):

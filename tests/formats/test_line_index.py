@@ -52,7 +52,7 @@ def indexed(data: bytes, step: int, read_size: int) -> Iterator[JsonReader]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "input.jsonl")
         path.write_bytes(data)
-        line_index.build(str(path), step=step, read_size=read_size).save(f"{folder}/lines.idx")
+        line_index.build_file(str(path), f"{folder}/lines.idx", step=step, read_size=read_size)
         reader = JsonReader(str(path))
         reader.open_index(folder)
         yield reader

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from skybatch.engine.folder import JobFolder
-from skybatch.engine.run import RunOptions, resume_engine
+from skybatch.engine.resuming import resume_engine
+from skybatch.engine.run import RunOptions
 from skybatch.errors import JobFailed, JobLocked, SkybatchError
 from skybatch.journal.lock import is_held
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from skybatch.engine import control
 from skybatch.engine import folder as folders
 from skybatch.engine.folder import JobFolder
-from skybatch.engine.run import Engine, Formats, RunOptions, resume_engine
+from skybatch.engine.resuming import resume_engine
+from skybatch.engine.run import Engine, Formats, RunOptions
 from skybatch.engine.spec import JobSpec
 from skybatch.errors import (
     JobFailed,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import selectors
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,6 @@ from skybatch.executors.base import Executor, ExecutorOptions
 from skybatch.failpoints import reach
 from skybatch.formats.base import InputReader, OutputWriter, SegmentWriter, WindowReader
 from skybatch.journal.journal import Journal
-from skybatch.journal.lock import JobLock
 from skybatch.journal.rows import Changes
 from skybatch.worker.frames import Frame
 
@@ -392,71 +390,6 @@ class Engine:
         control.tell({"event": "progress", "state": "running", "done": done, "dead": dead, "total": total})
         if self.display is not None:
             self.display.update(done, dead, total, None, "running")
-
-
-def make_formats(folder: JobFolder, spec: JobSpec, code_hash: str) -> Formats:
-    """Reader and writers from the job's stored code, for the engine of a resumed job."""
-    from skybatch.worker import code, runtime
-
-    refs = {key: ref for key, ref in spec.refs.items() if key != "mapper"}
-    with runtime.loading_code():
-        objects: dict[str, Any] = code.load(folder.code / code_hash, refs)
-    writers = [objects[f"output{k}"](**fields) for k, fields in enumerate(spec.outputs)]
-    return Formats(reader=objects["reader"](**spec.reader), writers=writers)
-
-
-def resume_engine(
-    folder: JobFolder,
-    options: RunOptions | None,
-    display: ProgressDisplay | None,
-    on_listening: Callable[[], None] = lambda: None,
-    code: str = "stored",
-) -> None:
-    """Lock a job and run it to its end, with the code it was started with, or the files' `current` code.
-
-    `on_listening` is called once the job is this engine's and others can watch it.
-
-    Raises JobLocked when another engine runs it, JournalDamaged, UntrustedFolder, NetworkFilesystem.
-    """
-    folder.check_trusted()
-    folder.check_filesystem()
-    spec = JobSpec.load(folder.spec)
-    with JobLock(folder.path):
-        journal = Journal.open(folder.journal)
-        try:
-            if journal.job().state == "cleaned":
-                on_listening()
-                return
-            journal.take_over()
-            code_hash = _choose_code(folder, journal, code)
-            formats, options = make_formats(folder, spec, code_hash), options or RunOptions(**spec.run)
-            Engine(folder, spec, journal, formats, options, display).run(on_listening)
-        finally:
-            journal.close()
-
-
-def _choose_code(folder: JobFolder, journal: Journal, which: str) -> str:
-    """The hash of the code to go on with; says so when the user's files differ from it.
-
-    Current code is stored and becomes the job's; ranges done with the old one keep its hash in the journal.
-    """
-    from skybatch.engine import code
-
-    stored = folder.code / (journal.job().code_hash or JobSpec.load(folder.spec).code)
-    changed = code.changed_since(stored)
-    if which == "current" and changed:
-        captured = code.recapture(stored)
-        captured.store(folder.code)
-        journal.set_code(captured.hash)
-        for note in captured.notes:
-            print(f"skybatch: {note}", file=sys.stderr)
-        return captured.hash
-    for name in changed:
-        print(
-            f"skybatch: {name} has changed since; the job goes on with the code it has (--code current takes the new)",
-            file=sys.stderr,
-        )
-    return stored.name
 
 
 def _join(stretches: list[tuple[int, int]], start: int, end: int) -> None:

@@ -21,17 +21,18 @@ from tests.tools.invariants import Span, uncommitted
 from tests.tools.processes import wait_until
 
 # How many kills each phase gets, and within how many seconds each comes after the engine has taken the job over.
-# It comes sooner than the phase can be over, but for publishing, which is over in milliseconds and comes once for each
-# of many outputs.
+# It comes sooner than the phase can be over. Publishing, which is over in a millisecond and comes once for each of many
+# outputs, is held up between its two steps in the journal: half of its kills come before the link, half after it.
 KILLS = 200
 PLAN = {
     "planning": (25, 0.2),
-    "mapping": (85, 0.4),
+    "mapping": (70, 0.4),
     "reduce": (25, 0.2),
-    "publish": (25, 0.01),
+    "publish": (25, 0.2),
     "cleanup": (KILLS, 0.2),
 }
 JUST_BEGUN_S = 0.002
+PUBLISHING_S = 0.25
 AT_LEAST_EACH = 10
 PHASE_OF = {
     "planning": "planning",
@@ -83,13 +84,17 @@ class Campaign:
     def launch(self) -> subprocess.Popen[str]:
         """An engine that has the job now."""
         if not (self.bench.home / "jobs").exists():
-            engine = self.bench.start()
+            engine = self.bench.start(env=self.held_up())
             wait_until(lambda: any(self.bench.home.glob("jobs/*/spec.json")), TIMEOUT_S, "a job")
         else:
             epoch = self.bench.look().epoch
-            engine = self.bench.spawn(["-c", RESUME, self.bench.job_id])
+            engine = self.bench.spawn(["-c", RESUME, self.bench.job_id], env=self.held_up())
             wait_until(lambda: self.bench.look().epoch > epoch, TIMEOUT_S, "a takeover")
         return engine
+
+    def held_up(self) -> dict[str, str]:
+        place = self.luck.choice(["before-publish", "after-publish"])
+        return {"SKYBATCH_LINGER": f"{place}:{PUBLISHING_S}"}
 
     def note_kill(self) -> None:
         found = self.bench.look()

@@ -56,6 +56,7 @@ def follow(blocks: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.full
 def test_a_stranger_can_follow_the_readme_line_by_line(tmp_path: Path) -> None:
     told = follow(shell_blocks(), tmp_path)
     assert '{"id":2000,"text":"PROMPT NUMBER 2000"}' in told

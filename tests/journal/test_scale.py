@@ -5,6 +5,8 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
+import pytest
+
 from skybatch.journal import Changes, Journal, Run, Segment
 from tests.journal.support import new_journal
 
@@ -21,6 +23,7 @@ def _won(starts: range, count: int) -> Changes:
     return Changes(won=runs, segments=segments)
 
 
+@pytest.mark.full
 def test_a_hundred_thousand_runs_that_cannot_merge_are_streamed_in_constant_memory(tmp_path: Path) -> None:
     with new_journal(tmp_path / "journal.db", length=100_000_000) as journal:
         journal.commit(_won(range(0, 100_000_000, 1000), 10))

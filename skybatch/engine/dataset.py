@@ -278,10 +278,8 @@ def _check_outputs(spec: JobSpec) -> None:
             continue
         plain = path.rstrip("/")
         if os.path.isdir(plain):
-            if not path.endswith("/") and os.listdir(plain) and not spec.overwrite:
+            if os.listdir(plain) and not spec.overwrite:
                 raise OutputExists(f"output {path}: a folder with files in it is there; {_REMEDY}")
-            if path.endswith("/") and os.listdir(plain) and not spec.overwrite:
-                raise OutputExists(f"output {path}: the folder is not empty; {_REMEDY}")
         elif os.path.lexists(plain):
             if path.endswith("/"):
                 raise OutputExists(f"output {path}: a file is there; move it away")

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 CODES = ("stored", "current")
 DONE = frozenset({"published", "cleaned"})
-RESUMABLE = frozenset({"planning", "running", "reducing", "publishing", "paused", "cancelled", "failed", "conflict"})
 
 
 @dataclass(frozen=True, kw_only=True)

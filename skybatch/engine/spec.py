@@ -98,8 +98,3 @@ def _as_json(value: Any) -> Any:
 def absolute_output(path: str) -> str:
     """An output's path as it is kept: local ones absolute, a trailing slash kept."""
     return storage.local_path(path) if storage.is_local(path) else path
-
-
-def is_folder(path: str) -> bool:
-    """Whether an output at `path` is a folder of files rather than one file."""
-    return path.endswith("/") or (storage.is_local(path) and os.path.isdir(storage.local_path(path)))

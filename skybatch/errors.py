@@ -109,6 +109,16 @@ class ResultError(ItemError):
     """One result cannot be written; it is that item's failure."""
 
 
+class StorageFailed(SkybatchError, OSError):
+    """A store did not answer as it should for all the time it was given. No item is to blame; the job pauses."""
+
+    exit_code = 75
+
+
+class StorageDenied(StorageFailed):
+    """The store refuses these credentials, or they have expired; waiting does not help, new ones do."""
+
+
 class SegmentDamaged(SkybatchError):
     """A segment file is missing, truncated or altered."""
 

@@ -20,8 +20,9 @@ from skybatch.errors import JobFailed, JournalError
 from skybatch.failpoints import reach
 from skybatch.formats import batchfiles, storage
 from skybatch.formats.base import OutputWriter, SegmentWriter
-from skybatch.formats.merge import Merger, Piece
+from skybatch.formats.merge import Merger
 from skybatch.formats.segment import extents, read_index
+from skybatch.formats.stores.base import Piece
 from skybatch.journal.rows import OutputRow, Run, Segment
 from skybatch.worker.frames import Frame
 

@@ -11,7 +11,8 @@ import queue
 import threading
 
 from skybatch.errors import SegmentDamaged
-from skybatch.formats.merge import Merger, Piece
+from skybatch.formats.merge import Merger
+from skybatch.formats.stores.base import Piece
 
 _STOP = (-1, -1, Piece("", 0, 0))
 

@@ -7,8 +7,9 @@ formats that want what the built-in ones have: reads that span many ranges, resu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 Item = dict[str, Any]
 
@@ -120,6 +121,33 @@ class OutputWriter(ABC):
     def check(self) -> None:
         """Raise UsageError when the writer's fields make no sense. Called once, before a job exists."""
 
+    def commit_path(self) -> str:
+        """The file that says the output is complete: the output itself, or the manifest of a folder.
+
+        What `reduce_results` writes there is held back and published last, on the condition that nobody else did.
+        """
+        return self.path
+
+
+class Assembler(ABC):
+    """Builds an output out of payloads where copying them one after the other will not do.
+
+    Lives in the engine, on the merging thread; sees every payload once, in order. What it makes of them must not
+    depend on where one payload ends and the next begins.
+    """
+
+    @abstractmethod
+    def add(self, payload: bytes) -> None:
+        """The next batch, as `encode` made it. Raises Restart when what was built so far cannot hold it."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Write what is left. The sink is closed, made durable and published by the caller."""
+
+
+class Restart(Exception):
+    """An assembler must begin anew and be told of all payloads beforehand."""
+
 
 class SegmentWriter(OutputWriter):
     """A writer whose output is a header, the encoded batches in order, and a footer: one file.
@@ -134,6 +162,14 @@ class SegmentWriter(OutputWriter):
 
         Raises ResultError naming item and key for a value that cannot be written.
         """
+
+    def assembler(self, sink: BinaryIO, survey: Callable[[], Iterator[bytes]] | None) -> Assembler | None:
+        """Who builds the output, written to `sink`; None for header, payloads and footer as they are.
+
+        Without a `survey` it begins while payloads are still being made, and may raise Restart on one it did not
+        expect; then it is made once more, over an empty sink, with a `survey` that gives all payloads beforehand.
+        """
+        return None
 
     def header(self) -> bytes:
         """What the output begins with."""

@@ -5,22 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from skybatch.errors import SegmentDamaged
 from skybatch.formats import batchfiles, storage
 from skybatch.formats.base import SegmentWriter
 from skybatch.formats.segment import extents, read_index
+from skybatch.formats.stores.base import Piece
 
 _COPY_SIZE = 64 << 20
-
-
-class Piece(NamedTuple):
-    """Bytes of a file, in the order of the output."""
-
-    path: str
-    offset: int
-    length: int
 
 
 class Merger:

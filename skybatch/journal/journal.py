@@ -16,7 +16,7 @@ from skybatch.errors import EpochLost, WinnerConflict
 from skybatch.journal import migrations
 from skybatch.journal.connection import check_whole, connect, translated
 from skybatch.journal.reading import Queries
-from skybatch.journal.rows import Changes, JobRow, Run
+from skybatch.journal.rows import Changes, FailureRow, JobRow, Run
 from skybatch.journal.schema import APPLICATION_ID, SCHEMA, VERSION
 
 FAILURES_KEPT = 10_000
@@ -33,6 +33,9 @@ PUT_FAILURE = """INSERT INTO failures (start, end, attempt, kind, message, trace
 OVERLAPPING = """SELECT start, end, size, state, attempt, nonce, not_before, isolated, tries_left, code
     FROM runs WHERE end >= :start
     AND start BETWEEN coalesce((SELECT max(start) FROM runs WHERE start <= :start), :start) AND :end"""
+REVOKE = """UPDATE runs SET state = 'retrying', nonce = NULL, attempt = ?, not_before = NULL
+    WHERE start = ? AND end = ? AND nonce = ? AND state = 'won'"""
+DROP_SEGMENT = "DELETE FROM segments WHERE nonce = ?1 AND NOT EXISTS (SELECT 1 FROM runs WHERE nonce = ?1)"
 SET_STATE = """UPDATE job SET state = :state, cause = :cause, updated_at = :now,
     finished_at = CASE WHEN :at_rest THEN coalesce(finished_at, :now) END"""
 
@@ -110,6 +113,25 @@ class Journal(Queries):
         with self._transaction() as sql:
             sql.execute("UPDATE job SET code_hash = ?, updated_at = ?", (code_hash, time.time()))
 
+    def set_progress(self, idx: int, progress: dict[str, Any] | None) -> None:
+        """Record what of output `idx` is put together already; None for nothing."""
+        with self._transaction() as sql:
+            sql.execute("UPDATE outputs SET progress = ? WHERE idx = ?", (_json(progress), idx))
+
+    def revoke(self, runs: Sequence[Run], failures: Sequence[FailureRow], reset: Sequence[int]) -> None:
+        """Winners whose results are lost: to be mapped again, for the cause that `failures` tell.
+
+        What was put together of the outputs in `reset` is forgotten. Raises WinnerConflict for runs that are not won.
+        """
+        with self._transaction() as sql:
+            for run in runs:
+                done = sql.execute(REVOKE, (max(0, run.attempt - 1), run.start, run.end, run.nonce)).rowcount
+                if done != 1:
+                    raise WinnerConflict(f"{self.path}: items {run.start}-{run.end} are not won as {run.nonce}")
+            sql.executemany(DROP_SEGMENT, [(nonce,) for nonce in {run.nonce for run in runs}])
+            sql.executemany("UPDATE outputs SET progress = NULL WHERE idx = ?", [(idx,) for idx in reset])
+            _put_failures(sql, failures)
+
     def set_output(self, idx: int, state: str, token: dict[str, Any] | None = None) -> None:
         """Record how far output `idx` is; a token once given stays until another is given."""
         with self._transaction() as sql:
@@ -143,8 +165,10 @@ class Journal(Queries):
                 PUT_GRANT,
                 [(g.id, g.epoch, g.worker, g.start, g.end, g.size, g.attempt, g.at) for g in changes.grants],
             )
+            for idx, progress in changes.progress.items():
+                sql.execute("UPDATE outputs SET progress = ? WHERE idx = ?", (_json(progress), idx))
             if changes.failures:
-                _put_failures(sql, changes)
+                _put_failures(sql, changes.failures)
 
     def _put_runs(self, sql: sqlite3.Connection, runs: list[Run]) -> None:
         for run in runs:
@@ -159,6 +183,8 @@ class Journal(Queries):
                 f"{self.path}: items {run.start}-{run.end} came as {run.state}; {start}-{end} is {state}"
             )
         sql.execute("DELETE FROM runs WHERE start = ?", (start,))
+        if state == "dead":  # what was put together has passed over it
+            sql.execute("UPDATE outputs SET progress = NULL WHERE state = 'open'")
         if start < run.start:
             sql.execute(PUT_RUN, (start, run.start - 1, size, state, *rest))
         if end > run.end:
@@ -190,12 +216,12 @@ def _roll_back(sql: sqlite3.Connection) -> None:
         pass  # the first error is the one to tell
 
 
-def _put_failures(sql: sqlite3.Connection, changes: Changes) -> None:
+def _put_failures(sql: sqlite3.Connection, failures: Sequence[FailureRow]) -> None:
     sql.executemany(
         PUT_FAILURE,
         [
             (f.start, f.end, f.attempt, f.kind, f.message, f.traceback, f.item, f.worker, f.at)
-            for f in changes.failures
+            for f in failures
         ],
     )
     sql.execute("DELETE FROM failures WHERE id <= (SELECT max(id) FROM failures) - ?", (FAILURES_KEPT,))
@@ -211,7 +237,7 @@ def _write_new(path: Path, job: JobRow, outputs: Sequence[str]) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION};")
         connection.execute(PUT_JOB, _job_values(job))
-        connection.executemany("INSERT INTO outputs VALUES (?, ?, 'open', NULL)", list(enumerate(outputs)))
+        connection.executemany("INSERT INTO outputs VALUES (?, ?, 'open', NULL, NULL)", list(enumerate(outputs)))
         connection.executemany(
             "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, ?, ?)",
             [(migrations.SET, name, str(job.created_at)) for name in migrations.NAMES],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 
 SET = "skybatch"
-NAMES = ("version_2",)
+NAMES = ("version_2", "version_3")
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -23,5 +23,11 @@ def migrate(connection: sqlite3.Connection) -> None:
         database.execute("CREATE INDEX failures_by_start ON failures (start)")
         database.execute("CREATE INDEX grants_by_start ON grants (start)")
         database.execute("PRAGMA user_version = 2")
+
+    @migrations()
+    def version_3(database: Database) -> None:
+        """A merge that was begun is gone on with."""
+        database.execute("ALTER TABLE outputs ADD COLUMN progress TEXT")
+        database.execute("PRAGMA user_version = 3")
 
     migrations.apply(Database(connection, execute_plugins=False))

@@ -20,6 +20,7 @@ from skybatch.journal.connection import connect, translated
 from skybatch.journal.rows import Counts, FailureRow, GrantRow, JobRow, OutputRow, Run, Segment
 
 PAGE = 2000
+SETTLED_PAGE = 100
 JOB = """SELECT id, name, created_at, state, cause, epoch, length, batch_size, code_hash, input_fingerprint,
     spec_hash, finished_at, updated_at FROM job"""
 RUN = """runs.start, runs.end, runs.size, runs.state, runs.attempt, runs.nonce, runs.not_before,
@@ -28,6 +29,9 @@ RUNS = f"SELECT {RUN} FROM runs WHERE start > ? ORDER BY start LIMIT {PAGE}"
 WINNERS = f"""SELECT {RUN}, segments.nonce, segments.start, segments.end, segments.epoch, segments.worker,
     segments.info FROM runs JOIN segments ON segments.nonce = runs.nonce
     WHERE runs.state = 'won' AND runs.start > ? ORDER BY runs.start LIMIT {PAGE}"""
+SETTLED = f"""SELECT {RUN}, segments.nonce, segments.start, segments.end, segments.epoch, segments.worker,
+    segments.info FROM runs LEFT JOIN segments ON segments.nonce = runs.nonce
+    WHERE runs.start >= ? ORDER BY runs.start LIMIT {SETTLED_PAGE}"""
 COUNTS = """SELECT state, sum(end - start + 1), sum((end - start + size) / size) FROM runs GROUP BY state"""
 RANGES = """SELECT (length + batch_size - 1) / batch_size + (SELECT count(*) FROM splits) FROM job"""
 
@@ -68,6 +72,19 @@ class Queries:
         for row in self._pages(WINNERS):
             yield _run(row), _segment(row[10:])
 
+    def settled(self, first: int, *, dead: bool) -> Iterator[tuple[Run, Segment | None]]:
+        """Winners from item `first` on, up to the first item that has none; with `dead`, past what was set aside.
+
+        What was set aside comes without a segment.
+        """
+        while rows := self._all(SETTLED, (first,)):
+            for row in rows:
+                run = _run(row)
+                if run.start != first or not (run.state == "won" or (dead and run.state == "dead")):
+                    return
+                yield run, _segment(row[10:]) if run.nonce is not None else None
+                first = run.end + 1
+
     def grants(self) -> list[GrantRow]:
         """What is in the hands of workers, in order."""
         rows = self._all(
@@ -106,10 +123,16 @@ class Queries:
 
     def outputs(self) -> list[OutputRow]:
         """The outputs, in the order they were given in."""
-        rows = self._all("SELECT idx, path, state, token FROM outputs ORDER BY idx")
+        rows = self._all("SELECT * FROM outputs ORDER BY idx")
         return [
-            OutputRow(idx=idx, path=path, state=state, token=None if token is None else orjson.loads(token))
-            for idx, path, state, token in rows
+            OutputRow(
+                idx=idx,
+                path=path,
+                state=state,
+                token=None if token is None else orjson.loads(token),
+                progress=orjson.loads(progress[0]) if progress and progress[0] else None,
+            )
+            for idx, path, state, token, *progress in rows  # an older schema has no progress
         ]
 
     def counts(self) -> Counts:

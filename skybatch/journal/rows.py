@@ -90,6 +90,7 @@ class OutputRow:
     path: str
     state: str  # "open", "publishing", "published" or "cleaned"
     token: dict[str, Any] | None = None  # how the published output is recognised as ours
+    progress: dict[str, Any] | None = None  # what of it is put together already, and where to go on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,6 +122,7 @@ class Changes:
     failures: list[FailureRow] = field(default_factory=list)
     grants: list[GrantRow] = field(default_factory=list)
     ended_grants: list[int] = field(default_factory=list)
+    progress: dict[int, dict[str, Any]] = field(default_factory=dict)  # by output; alone no reason to commit
 
     def __bool__(self) -> bool:
         return bool(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 APPLICATION_ID = 0x534B5942  # "SKYB"
-VERSION = 2  # `user_version`; one more for every migration in migrations.py
+VERSION = 3  # `user_version`; one more for every migration in migrations.py
 
 SCHEMA = """\
 -- The job; this table has exactly one row.
@@ -99,7 +99,8 @@ CREATE TABLE outputs (
     idx INTEGER PRIMARY KEY,
     path TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('open', 'publishing', 'published', 'cleaned')),
-    token TEXT                     -- JSON: how the published output is recognised as ours
+    token TEXT,                    -- JSON: how the published output is recognised as ours
+    progress TEXT                  -- JSON: what of it is put together already, and where to go on
 );
 
 -- Which migrations have been applied (kept by sqlite-utils).

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from skybatch.errors import UsageError
+from skybatch.formats import durability
 
 FIRST_PRIVATE_FD = 600
 """Descriptors of our own lie above what careless mappers close with `os.closerange(0, 256)`."""
@@ -40,7 +41,10 @@ def filesystem(path: str) -> tuple[Any, str]:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Make `path` hold `data`: atomically and durably locally, by one put elsewhere. Folders are made."""
+    """Make `path` hold `data`: atomically and durably locally, by one put elsewhere. Folders are made.
+
+    Durable when this returns, or together with others: see `durability`.
+    """
     if not is_local(path):
         store, name = filesystem(path)
         store.pipe_file(name, data)
@@ -48,13 +52,17 @@ def write_bytes(path: str, data: bytes) -> None:
     final = local_path(path)
     folder = os.path.dirname(final)
     make_folders(folder)
+    together = durability.announce(folder)
     try:
-        _write_by_way_of(getattr(_scratch, "folder", None) or folder, final, data)
+        _write_by_way_of(getattr(_scratch, "folder", None) or folder, final, data, sync=not together)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _write_by_way_of(folder, final, data)
-    sync_folder(folder)
+        _write_by_way_of(folder, final, data, sync=not together)
+    if together:
+        durability.written(final)
+    else:
+        sync_folder(folder)
 
 
 def use_scratch(folder: str | None) -> None:
@@ -65,14 +73,15 @@ def use_scratch(folder: str | None) -> None:
     _scratch.folder = folder
 
 
-def _write_by_way_of(folder: str, final: str, data: bytes) -> None:
+def _write_by_way_of(folder: str, final: str, data: bytes, *, sync: bool) -> None:
     temporary = f"{folder}/.{secrets.token_hex(8)}.part"
     fd = private(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         try:
             keep_for_owner(fd)
             write_all(fd, data)
-            os.fsync(fd)
+            if sync:
+                os.fsync(fd)
         finally:
             os.close(fd)
         os.rename(temporary, final)

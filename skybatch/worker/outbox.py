@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from skybatch.formats import batchfiles, storage
+from skybatch.formats import batchfiles, durability, storage
 from skybatch.formats.base import Item, OutputWriter, SegmentWriter
 from skybatch.formats.segment import SegmentFile
 from skybatch.worker.fault import describe, kind_of
@@ -105,6 +105,7 @@ class Outbox:
 
     def _run(self) -> None:
         storing = self._storing
+        durability.collect()
         try:
             while (group := self._queue.get()) is not _END:
                 storing.take(group)
@@ -120,13 +121,13 @@ class Sealer:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._queue: queue.Queue[tuple[list[SegmentFile | None], Frame] | None] = queue.Queue(SEALING)
+        self._queue: queue.Queue[tuple[list[SegmentFile | None], list[str], Frame] | None] = queue.Queue(SEALING)
         self._thread = threading.Thread(target=self._run, daemon=True, name="skybatch_seal")
         self._thread.start()
 
-    def put(self, segments: list[SegmentFile | None], done: Frame) -> None:
-        """Seal the segments, then send `done`; waits while several are being sealed."""
-        self._queue.put((segments, done))
+    def put(self, segments: list[SegmentFile | None], paths: list[str], done: Frame) -> None:
+        """Seal the segments, make other files durable, then send `done`; waits while several are being sealed."""
+        self._queue.put((segments, paths, done))
 
     def close(self) -> None:
         """Seal what is left."""
@@ -144,7 +145,8 @@ class Sealer:
                 failed = True
                 tell_failed(self._channel, error)
 
-    def _seal(self, segments: list[SegmentFile | None], done: Frame) -> None:
+    def _seal(self, segments: list[SegmentFile | None], paths: list[str], done: Frame) -> None:
+        durability.make_durable(paths)
         sealed = [None if segment is None else segment.seal() for segment in segments]
         files = [None if s is None else {"name": s.name, "size": s.size, "data": s.data_size} for s in sealed]
         self._channel.send({**done, "files": files})
@@ -256,10 +258,7 @@ class Storing:
             "size": self._size,
             "seconds": now - self._began,
         }
-        if any(self._segments):
-            self._sealer.put(self._segments, done)
-        else:
-            self._channel.send({**done, "files": [None] * len(self._segments)})
+        self._sealer.put(self._segments, durability.collected(), done)
         self._sealed_at = now
         self._reset()
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
-from skybatch.errors import InputMissing, RecordError, ResultError, UsageError, nearest
-from skybatch.formats import line_index, storage
-from skybatch.formats.base import Item, SegmentWriter, WindowReader
+from skybatch.errors import InputMissing, RecordError, UsageError
+from skybatch.formats import compressed, line_index, shards, storage, values
+from skybatch.formats.base import Assembler, Item, WindowReader
+from skybatch.formats.columns import check_columns, columns_of, select
+from skybatch.formats.compressed import CompressibleWriter
 from skybatch.formats.line_index import LineIndex
+from skybatch.formats.shards import MANIFEST
 
 WINDOW_SIZE = 512 << 10
 """Small enough that a window's lines are still in the processor's cache when they are parsed."""
@@ -153,81 +153,47 @@ class JsonReader(WindowReader):
 
 
 @dataclass
-class JsonWriter(SegmentWriter):
+class JsonWriter(CompressibleWriter):
     """One JSON object per line, compact, keys as given. `column` keeps one key, or a list of keys, in that order.
 
-    Values are those of JSON, and what orjson writes natively: dataclasses, enums, UUIDs, dates and times
-    (RFC 3339). NaN and infinities are refused, having no JSON form.
+    One file, compressed when its name ends in .gz or .zst. With `shard_size` (bytes, or "256MB"), `path` is a
+    folder of files `part-00000.jsonl`, each ended by the record that reaches that size before `compression`
+    ("gzip" or "zstd"), and of `manifest.json`, published last. Values are those that `formats.values` describes.
     """
 
     path: str
     column: str | list[str] | None = None
+    shard_size: int | str | None = None
+    compression: str | None = None
 
     requires: ClassVar[dict[str, str]] = {"orjson": "orjson"}
     accepts_any_count: ClassVar[bool] = True
 
     def check(self) -> None:
-        """Raise UsageError for a column that is neither a key nor a list of keys."""
-        columns = self._columns()
-        if columns is not None and not (columns and all(isinstance(name, str) for name in columns)):
-            raise UsageError(f"JsonWriter({self.path!r}): column must be a key or a list of keys, not {self.column!r}")
+        """Raise UsageError for fields that make no sense."""
+        name = f"JsonWriter({self.path!r})"
+        check_columns(name, self.column)
+        compressed.check(name, self._compression())
+        if self.shard_size is not None:
+            shards.size_in_bytes(name, self.shard_size)
+        elif self.compression not in (None, compressed.kind_of(self.path)):
+            ending = compressed.ENDINGS[str(self.compression)]
+            raise UsageError(f"{name}: without shard_size the file's name must end in {ending} for this compression")
 
     def encode(self, results: list[Item], start_idx: int) -> bytes:
         """The results as lines."""
-        import orjson
+        return values.encode(select(results, columns_of(self.column), start_idx), start_idx)
 
-        columns = self._columns()
-        if columns is not None:
-            results = [self._select(result, columns, index) for index, result in enumerate(results, start_idx)]
-        try:
-            lines = [orjson.dumps(result, None, orjson.OPT_APPEND_NEWLINE) for result in results]
-        except TypeError:
-            raise _unwritable(results, start_idx) from None
-        data = b"".join(lines)
-        if b"null" in data:
-            for index, result in enumerate(results, start_idx):
-                _refuse_nan(result, index)
-        return data
+    def assembler(self, sink: BinaryIO, survey: Callable[[], Iterator[bytes]] | None) -> Assembler | None:
+        """None for one plain file; else what makes frames or shards."""
+        if self.shard_size is None:
+            return super().assembler(sink, survey)
+        size = shards.size_in_bytes("JsonWriter", self.shard_size)
+        return shards.Shards(sink, self.path, size=size, ending=".jsonl", compression=self.compression)
 
-    def _columns(self) -> list[str] | None:
-        return [self.column] if isinstance(self.column, str) else self.column
+    def commit_path(self) -> str:
+        """The file, or the manifest of the shards."""
+        return self.path if self.shard_size is None else f"{self.path.rstrip('/')}/{MANIFEST}"
 
-    def _select(self, result: Item, columns: list[str], index: int) -> Item:
-        try:
-            return {name: result[name] for name in columns}
-        except KeyError as error:
-            name = error.args[0]
-            raise ResultError(
-                f"item {index}: the result has no {name!r}{nearest(name, map(str, result))}", item=index
-            ) from None
-
-
-def _unwritable(results: list[Item], start: int) -> ResultError:
-    import orjson
-
-    for index, result in enumerate(results, start):
-        for key, value in result.items():
-            try:
-                orjson.dumps({key: value})
-            except TypeError as error:
-                what = f"a {type(value).__name__} cannot be written as JSON ({error})"
-                return ResultError(f"item {index}, key {key!r}: {what}", item=index)
-    raise AssertionError("no result at fault")
-
-
-def _refuse_nan(value: Any, index: int, key: str = "") -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ResultError(f"item {index}, key {key!r}: {value} cannot be written as JSON", item=index)
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            _refuse_nan(inner, index, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            _refuse_nan(inner, index, key)
-    elif isinstance(value, Enum):
-        _refuse_nan(value.value, index, key)
-    elif dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            _refuse_nan(getattr(value, field.name), index, f"{key}.{field.name}")
-    elif hasattr(value, "__dataclass_fields__"):
-        _refuse_nan({name: getattr(value, name, None) for name in value.__dataclass_fields__}, index, key)
+    def _compression(self) -> str | None:
+        return self.compression or (compressed.kind_of(self.path) if self.shard_size is None else None)

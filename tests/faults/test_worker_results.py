@@ -34,7 +34,7 @@ def bad_value(kind: str) -> Any:
         "large int": 1 << 64,
         "number as key": {1: "one"},
         "lone surrogate": "\udc80",
-        "bytes": b"x",
+        "complex": 1j,
     }
     return open(os.devnull) if kind == "open file" else values[kind]
 
@@ -134,7 +134,7 @@ REASONS = {
     "large int": "64-bit",
     "number as key": "Dict key must be str",
     "lone surrogate": "surrogates not allowed",
-    "bytes": "a bytes cannot be written as JSON",
+    "complex": "a complex cannot be written as JSON",
 }
 
 
@@ -159,7 +159,7 @@ def test_key_that_is_no_text_is_named(tmp_path: Path) -> None:
 def test_missing_column_names_the_nearest_key(tmp_path: Path) -> None:
     writer = skybatch.JsonWriter(str(tmp_path / "out.jsonl"), column=["id", "scor"])
     outcome = map_and_fail(
-        tmp_path, spoils_item_9, mapper_args={"kind": "bytes"}, output=writer, max_retries=0
+        tmp_path, spoils_item_9, mapper_args={"kind": "complex"}, output=writer, max_retries=0
     )
     assert "the result has no 'scor'; did you mean 'score'?" in str(outcome.error)
 

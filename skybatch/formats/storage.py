@@ -13,6 +13,9 @@ from typing import Any, cast
 
 from skybatch.errors import UsageError
 from skybatch.formats import durability
+from skybatch.formats.masking import check_path as check_path
+from skybatch.formats.masking import masked as masked
+from skybatch.formats.masking import refuse_secrets as refuse_secrets
 
 FIRST_PRIVATE_FD = 600
 """Descriptors of our own lie above what careless mappers close with `os.closerange(0, 256)`."""
@@ -28,7 +31,7 @@ def is_local(path: str) -> bool:
 def local_path(path: str) -> str:
     """`path` as an absolute local path; a trailing slash stays. Raises UsageError for other stores."""
     if not is_local(path):
-        raise UsageError(f"{path}: only local paths are supported here")
+        raise UsageError(f"{masked(path)}: only local paths are supported here")
     plain = path.split("://", 1)[1] if "://" in path else os.path.expanduser(path)
     return os.path.abspath(plain) + ("/" if plain.endswith("/") and plain != "/" else "")
 
@@ -46,8 +49,10 @@ def write_bytes(path: str, data: bytes) -> None:
     Durable when this returns, or together with others: see `durability`.
     """
     if not is_local(path):
-        store, name = filesystem(path)
-        store.pipe_file(name, data)
+        from skybatch.formats import stores
+
+        refuse_secrets(path)
+        stores.of(path).put(path, data)
         return
     final = local_path(path)
     folder = os.path.dirname(final)
@@ -95,8 +100,10 @@ def read_bytes(path: str) -> bytes:
     if is_local(path):
         with open(local_path(path), "rb") as file:
             return file.read()
-    store, name = filesystem(path)
-    return bytes(store.cat_file(name))
+    from skybatch.formats import stores
+
+    refuse_secrets(path)
+    return stores.of(path).read(path)
 
 
 def make_folders(folder: str) -> None:

@@ -77,8 +77,8 @@ class Store(ABC):
         `scratch` is a folder of the same store for intermediate objects, deleted by whoever gave it.
         """
 
-    def abandoned(self, folder: str) -> Iterator[str]:
-        """Handles of uploads that were begun for paths below `folder` and neither finished nor aborted."""
+    def abandoned(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Path and handle of every upload begun for `folder` or below it and neither finished nor aborted."""
         return iter(())
 
     def abort(self, path: str, handle: str) -> None:
@@ -93,7 +93,7 @@ class Composer(ABC):
     """
 
     handle: str
-    """Names what was begun; journalled by the caller before the first `add`."""
+    """Names what was begun; journalled by the caller before the first `add`, also when it went on from another one."""
 
     bytes_through_here: int
     """How many bytes were read or sent by this process."""
@@ -113,4 +113,3 @@ class Composer(ABC):
     @abstractmethod
     def finish(self, *, replaces: str | None = ANYTHING) -> ObjectInfo:
         """The atomic step; `replaces` and FileExistsError as for `Store.put`, the owner token included."""
-

@@ -1,0 +1,115 @@
+"""File names that come out of results: kept within the output's folder, one item's each.
+
+Items claim the names that they use, in the job's temporary folder, before anything is written: across workers and
+tries a name belongs to the first item that asked for it, and to no other. Names that some file system takes for the
+same one (by case, by Unicode's composed and decomposed forms) are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from skybatch.errors import ResultError
+from skybatch.formats import batchfiles, durability, storage, stores
+from skybatch.formats.base import Item
+from skybatch.formats.columns import value_of
+from skybatch.formats.shards import MANIFEST
+
+PART_BYTES, NAME_BYTES = 250, 800
+"""How long a part of a name, and all of it, may be: what disks and object stores take, less the ending of a format."""
+
+
+def name_from(result: Item, column: str, index: int) -> str:
+    """The name that a result asks for: text or a whole number, `/` between folders.
+
+    Raises ResultError naming item and key for one that would leave the output's folder or that a file system does
+    not take.
+    """
+    value = value_of(result, column, index)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    fault = _fault(value)
+    if fault:
+        raise ResultError(f"item {index}, key {column!r}: {_shown(value)} is no file name: {fault}", item=index)
+    return str(value)
+
+
+def claim(output: str, job_id: str, names: Mapping[int, str], column: str) -> None:
+    """Take names, one per item, for good; taking one's own again is no error.
+
+    Raises ResultError for the first item whose name belongs to another.
+    """
+    folder = f"{batchfiles.folder(output, job_id)}/claims"
+    take = _take_locally if storage.is_local(folder) else _take_in_store
+    if storage.is_local(folder):
+        storage.make_folders(folder)
+    together = storage.is_local(folder) and durability.announce(folder)
+    for index, name in names.items():
+        path = f"{folder}/{hashlib.sha256(_canonical(name).encode()).hexdigest()[:40]}"
+        owner = take(path, str(index))
+        if owner != str(index):
+            what = f"{_shown(name)} is the name of item {owner}'s file already"
+            raise ResultError(f"item {index}, key {column!r}: {what}", item=index)
+        if together:
+            durability.written(path)
+    if storage.is_local(folder) and not together:
+        storage.sync_folder(folder)
+
+
+def _take_locally(path: str, owner: str) -> str:
+    """Whose claim it is now. A link that leads nowhere comes into being with its content, which a file does not."""
+    try:
+        os.symlink(owner, path)
+    except FileExistsError:
+        return os.readlink(path)
+    return owner
+
+
+def _take_in_store(path: str, owner: str) -> str:
+    store = stores.of(path)
+    try:
+        store.put(path, owner.encode(), replaces=None, owner=owner)
+    except FileExistsError:
+        return store.read(path).decode()
+    return owner
+
+
+def _canonical(name: str) -> str:
+    """Equal for names that some file system takes for the same one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _fault(name: Any) -> str | None:
+    """What is wrong with a name."""
+    if not isinstance(name, str):
+        return f"it must be text, not {type(name).__name__}"
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        return "it has a control character in it"
+    if "\\" in name or "::" in name:
+        return "it must have no backslash and no '::' in it"
+    if len(name.encode()) > NAME_BYTES:
+        return f"it is longer than {NAME_BYTES} bytes"
+    if _canonical(name) == MANIFEST:
+        return "that file says that the output is complete"
+    return next(filter(None, map(_fault_of_part, name.split("/"))), None)
+
+
+def _fault_of_part(part: str) -> str | None:
+    if not part:
+        return "it is empty, absolute, or has an empty part"
+    if part in (".", "..") or _canonical(part) == batchfiles.TEMP_NAME:
+        return f"{part!r} may be no part of it"
+    if part != part.strip() or part.endswith("."):
+        return "parts must not begin or end with a space, nor end with a dot"
+    if len(part.encode()) > PART_BYTES:
+        return f"a part of it is longer than {PART_BYTES} bytes"
+    return None
+
+
+def _shown(name: Any) -> str:
+    text = repr(name)
+    return text if len(text) <= 80 else f"{text[:77]}..."

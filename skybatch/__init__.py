@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from skybatch.engine.job import Job, jobs, resume
     from skybatch.errors import JobFailed, Paused, SkybatchError
     from skybatch.hookspecs import hookimpl
-    from skybatch.io_formats import ImageWriter, InputReader, JsonReader, JsonWriter, OutputWriter
+    from skybatch.io_formats import (
+        CsvWriter,
+        ImageWriter,
+        InputReader,
+        JsonReader,
+        JsonWriter,
+        OutputWriter,
+        TextWriter,
+        YamlWriter,
+    )
     from skybatch.worker.mapper import remote_function
     from skybatch.worker.runtime import Context, context, load, save_results
 
@@ -19,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Context",
+    "CsvWriter",
     "Dataset",
     "ImageWriter",
     "InputReader",
@@ -29,6 +39,8 @@ __all__ = [
     "OutputWriter",
     "Paused",
     "SkybatchError",
+    "TextWriter",
+    "YamlWriter",
     "context",
     "hookimpl",
     "io_formats",
@@ -46,7 +58,16 @@ _HOMES = {
     "skybatch.engine.job": ("Job", "jobs", "resume"),
     "skybatch.errors": ("JobFailed", "Paused", "SkybatchError"),
     "skybatch.hookspecs": ("hookimpl",),
-    "skybatch.io_formats": ("ImageWriter", "InputReader", "JsonReader", "JsonWriter", "OutputWriter"),
+    "skybatch.io_formats": (
+        "CsvWriter",
+        "ImageWriter",
+        "InputReader",
+        "JsonReader",
+        "JsonWriter",
+        "OutputWriter",
+        "TextWriter",
+        "YamlWriter",
+    ),
     "skybatch.worker.mapper": ("remote_function",),
     "skybatch.worker.runtime": ("Context", "context", "load", "save_results"),
 }

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from skybatch.formats.base import InputReader, OutputWriter, SegmentWriter, WindowReader
+from skybatch.formats.csv_writer import CsvWriter
 from skybatch.formats.image import ImageWriter
 from skybatch.formats.json_format import JsonReader, JsonWriter
+from skybatch.formats.text_writer import TextWriter
+from skybatch.formats.yaml_format import YamlWriter
 
 __all__ = [
+    "CsvWriter",
     "ImageWriter",
     "InputReader",
     "JsonReader",
     "JsonWriter",
     "OutputWriter",
     "SegmentWriter",
+    "TextWriter",
     "WindowReader",
+    "YamlWriter",
 ]

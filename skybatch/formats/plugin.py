@@ -14,7 +14,11 @@ def skybatch_input_readers() -> dict[str, type]:
 
 @hookimpl
 def skybatch_output_writers() -> dict[str, type]:
+    from skybatch.formats.csv_writer import CsvWriter
     from skybatch.formats.image import ImageWriter
     from skybatch.formats.json_format import JsonWriter
+    from skybatch.formats.text_writer import TextWriter
+    from skybatch.formats.yaml_format import YamlWriter
 
-    return {"json": JsonWriter, "image": ImageWriter}
+    images = {"image": ImageWriter, "images": ImageWriter}
+    return {"json": JsonWriter, "csv": CsvWriter, "yaml": YamlWriter, "text": TextWriter, **images}

@@ -7,7 +7,7 @@ import hashlib
 import os
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
@@ -54,16 +54,22 @@ def find(path: str | Sequence[str]) -> list[InputFile]:
     looks like a glob is that file. Raises InputMissing naming the pattern that matches nothing, UsageError for
     credentials in a path.
     """
-    found: list[InputFile] = []
-    for pattern in [path] if isinstance(path, str) else path:
-        refuse_secrets(pattern)
-        matches = _find_local(pattern) if storage.is_local(pattern) else _find_stored(pattern)
-        if not matches:
-            raise InputMissing(f"input {masked(pattern)}: {_no_match(pattern)}")
-        found += matches
-    if not found:
+    return list(walk(path))
+
+
+def walk(path: str | Sequence[str]) -> Iterator[InputFile]:
+    """What `find` finds, one after the other; of a folder no more is held than one folder's names."""
+    patterns = [path] if isinstance(path, str) else path
+    if not patterns:
         raise InputMissing("the input is a list of no files")
-    return found
+    for pattern in patterns:
+        refuse_secrets(pattern)
+        nothing = True
+        for file in _find_local(pattern) if storage.is_local(pattern) else _find_stored(pattern):
+            nothing = False
+            yield file
+        if nothing:
+            raise InputMissing(f"input {masked(pattern)}: {_no_match(pattern)}")
 
 
 def open_file(file: InputFile) -> Source:
@@ -163,16 +169,17 @@ def _no_match(pattern: str) -> str:
     return "a folder with no files in it" if local and os.path.isdir(storage.local_path(pattern)) else "does not exist"
 
 
-def _find_local(pattern: str) -> list[InputFile]:
+def _find_local(pattern: str) -> Iterator[InputFile]:
     path = storage.local_path(pattern)
+    names: Iterable[str]
     if os.path.isdir(path):
         names = _below(path.rstrip("/") or "/")
     elif os.path.lexists(path) or not _MAGIC & set(path):
-        names = {path}
+        names = [path]
     else:
         fixed, parts = _split(path)
-        names = set(_globbed(fixed, parts))
-    return [_local_file(name) for name in sorted(names)]
+        names = sorted(set(_globbed(fixed, parts)))
+    return map(_local_file, names)
 
 
 def _local_file(path: str) -> InputFile:
@@ -190,13 +197,29 @@ def _cause(error: OSError) -> str:
     return "does not exist" if missing else error.strerror or str(error)
 
 
-def _below(folder: str) -> set[str]:
-    """All files in a folder at any depth; links to folders are not followed."""
-    found: set[str] = set()
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] not in "._"]
-        found.update(os.path.join(place, name) for name in names if name[0] not in "._")
-    return found
+def _below(folder: str) -> Iterator[str]:
+    """All files in a folder at any depth, sorted; links to folders are not followed."""
+    try:
+        names = sorted(_names(folder))
+    except OSError as error:
+        raise InputMissing(f"input {folder}: {_cause(error)}") from None
+    for name in names:
+        if name.endswith("/"):
+            yield from _below(os.path.join(folder, name[:-1]))
+        else:
+            yield os.path.join(folder, name)
+
+
+def _names(folder: str) -> Iterator[str]:
+    """What a folder has in it; folders with a slash, which has its part in the order of paths."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name[0] in "._":
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield f"{entry.name}/"
+            elif not entry.is_dir():
+                yield entry.name
 
 
 def _split(path: str) -> tuple[str, list[str]]:
@@ -232,23 +255,23 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern) and (name[:1] not in "._" or name[:1] == pattern[:1])
 
 
-def _find_stored(pattern: str) -> list[InputFile]:
+def _find_stored(pattern: str) -> Iterator[InputFile]:
     store = _store(pattern)
     if pattern.startswith(("http://", "https://")) or not pattern.endswith("/"):
         try:
-            return [_stored_file(store.info(pattern))]
+            yield _stored_file(store.info(pattern))
         except FileNotFoundError:
             pass
+        else:
+            return
     if not _MAGIC & set(pattern):
         fixed, parts = pattern.rstrip("/"), ["**"]
     else:
         fixed, parts = _split(pattern)
     length = len(fixed) + 1
-    return [
-        _stored_file(info)
-        for info in store.list(fixed)
-        if not info.path.endswith("/") and _all_match(info.path[length:].split("/"), parts)
-    ]
+    for info in store.list(fixed):
+        if not info.path.endswith("/") and _all_match(info.path[length:].split("/"), parts):
+            yield _stored_file(info)
 
 
 def _all_match(names: list[str], patterns: list[str]) -> bool:

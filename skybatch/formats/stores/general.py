@@ -17,6 +17,7 @@ from skybatch.formats.masking import masked
 from skybatch.formats.stores import retrying
 from skybatch.formats.stores.base import ANYTHING, Composer, ObjectInfo, Piece, Store
 from skybatch.formats.stores.retrying import Kind, Refusal
+from skybatch.formats.stores.settling import altered, looked_first, no_such
 
 READ_SIZE = 8 * 1024 * 1024  # bytes at a time while an output is gathered
 _VERSION_FIELDS = (
@@ -57,14 +58,14 @@ class GeneralStore(Store):
         try:
             found = retrying.call(path, lambda: self._fs.info(self._name(path)))
         except Refusal as refusal:
-            raise _missing(path, refusal) from None
+            raise no_such(path, refusal) from None
         if found["type"] != "file":
             raise FileNotFoundError(f"{masked(path)}: no such object")
         return self._told(path, found)
 
     def read(self, path: str, start: int = 0, end: int | None = None, *, version: str | None = None) -> bytes:
         if version is not None and self.info(path).version != version:
-            raise SegmentDamaged(f"{masked(path)}: not what it was when it was stored")
+            raise altered(path)
         if end is not None and end <= start:
             return b""
         span = {} if not start and end is None else {"start": start, "end": end}
@@ -73,7 +74,7 @@ class GeneralStore(Store):
         except Refusal as refusal:
             if refusal.status == 416:
                 return b""
-            raise _missing(path, refusal) from None
+            raise no_such(path, refusal) from None
 
     def list(self, folder: str) -> Iterator[ObjectInfo]:
         try:
@@ -91,7 +92,7 @@ class GeneralStore(Store):
         self, path: str, data: bytes | Path, *, replaces: str | None = ANYTHING, owner: str | None = None
     ) -> ObjectInfo:
         with self._putting:
-            if replaces != ANYTHING and (ours := self._check(path, replaces, owner)) is not None:
+            if (ours := looked_first(self, path, replaces, owner)) is not None:
                 return ours
             name = self._name(path)
 
@@ -118,20 +119,6 @@ class GeneralStore(Store):
 
     def composer(self, path: str, *, scratch: str, owner: str, handle: str | None = None) -> Composer:
         return GeneralComposer(self, path, owner)
-
-    def _check(self, path: str, replaces: str | None, owner: str | None) -> ObjectInfo | None:
-        """What stands there if it is `owner`'s; None when the condition holds. Raises FileExistsError."""
-        try:
-            found = self.info(path)
-        except FileNotFoundError:
-            if replaces is None:
-                return None
-            raise FileExistsError(f"{masked(path)}: what was to be replaced is not there any more") from None
-        if owner is not None and found.owner == owner:
-            return found
-        if found.version != replaces:
-            raise FileExistsError(f"{masked(path)}: something else stands there; it was left as it is")
-        return None
 
     def _told(self, path: str, found: dict[str, Any]) -> ObjectInfo:
         marks = [str(found["size"]), *(f"{name}={found[name]}" for name in _VERSION_FIELDS if found.get(name))]
@@ -178,9 +165,3 @@ class GeneralComposer(Composer):
         made = self._store.put(self._path, Path(self._file.name), replaces=replaces, owner=self._owner)
         self._file.close()
         return made
-
-
-def _missing(path: str, refusal: Refusal) -> Exception:
-    if refusal.kind is Kind.MISSING:
-        return FileNotFoundError(f"{masked(path)}: no such object")
-    return refusal

@@ -87,6 +87,8 @@ def told_error(what: str, error: Exception, patience: float) -> StorageFailed:
     """The error that tells of `error`, without its secrets."""
     kind, (status, code) = kind_of(error), answer_of(error)
     cause = masked(" ".join(f"{code} {_text(error)}".split()))[:500]
+    if kind is Kind.MISSING and not code:
+        cause = f"not found ({cause})"
     what = masked(what)
     if kind is Kind.DENIED:
         return StorageDenied(f"{what}: the store refuses these credentials ({cause}); renew them, then resume")

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from skybatch.errors import SegmentDamaged, StorageFailed, UsageError
-from skybatch.formats.masking import masked
+from skybatch.errors import StorageFailed, UsageError
 from skybatch.formats.stores import retrying
 from skybatch.formats.stores.base import ANYTHING, Composer, ObjectInfo, Piece, Store
 from skybatch.formats.stores.parts import MIB
 from skybatch.formats.stores.retrying import Kind, Refusal
+from skybatch.formats.stores.settling import altered, no_such, settled
 
 OWNER_KEY = "skybatch-owner"
 LARGEST_PUT = 64 * MIB  # larger files go up in parts
@@ -68,7 +68,7 @@ class S3Store(Store):
         try:
             found = self.call(path, "head_object", Bucket=bucket, Key=key)
         except Refusal as refusal:
-            raise _missing(path, refusal) from None
+            raise no_such(path, refusal) from None
         metadata = {name.lower(): value for name, value in found.get("Metadata", {}).items()}
         return ObjectInfo(
             path=path,
@@ -97,7 +97,7 @@ class S3Store(Store):
                 return b""
             if refusal.kind is Kind.PRECONDITION:
                 raise altered(path) from None
-            raise _missing(path, refusal) from None
+            raise no_such(path, refusal) from None
 
     async def _get(self, **arguments: Any) -> bytes:
         found = await self._fs._call_s3("get_object", **arguments)
@@ -139,7 +139,7 @@ class S3Store(Store):
                 **condition(replaces),
             )
         except Refusal as refusal:
-            return self.settle(path, owner, refusal)
+            return settled(self, path, owner, refusal)
         return ObjectInfo(path=path, size=len(data), version=version_of(made), owner=owner)
 
     def delete(self, paths: Iterable[str]) -> None:
@@ -262,24 +262,8 @@ class S3Store(Store):
                 **condition(replaces),
             )
         except Refusal as refusal:
-            return self.settle(path, owner, refusal)
+            return settled(self, path, owner, refusal)
         return ObjectInfo(path=path, size=size, version=version_of(made), owner=owner)
-
-    def settle(self, path: str, owner: str | None, refusal: Refusal) -> ObjectInfo:
-        """After a refused condition, or an upload that is gone: success if what stands there is `owner`'s."""
-        if refusal.kind not in (Kind.PRECONDITION, Kind.MISSING):
-            raise refusal
-        try:
-            found: ObjectInfo | None = self.info(path)
-        except FileNotFoundError:
-            found = None
-        if found is not None and owner is not None and found.owner == owner:
-            return found
-        if found is not None:
-            raise FileExistsError(f"{masked(path)}: something else stands there; it was left as it is")
-        if refusal.kind is Kind.PRECONDITION or refusal.code == "NoSuchKey":
-            raise FileExistsError(f"{masked(path)}: what was to be replaced is not there any more")
-        raise refusal
 
     def _put_in_parts(self, path: str, file: Path, replaces: str | None, owner: str | None) -> ObjectInfo:
         size = file.stat().st_size
@@ -350,18 +334,6 @@ def condition(replaces: str | None) -> dict[str, Any]:
 
 def _if_version(version: str | None) -> dict[str, Any]:
     return {} if version is None else {"CopySourceIfMatch": quoted(version)}
-
-
-def altered(path: str) -> SegmentDamaged:
-    """The error of an object that is another one than it was."""
-    return SegmentDamaged(f"{masked(path)}: not what it was when it was stored")
-
-
-def _missing(path: str, refusal: Refusal) -> Exception:
-    if refusal.kind is not Kind.MISSING:
-        return refusal
-    what = "no such bucket" if refusal.code == "NoSuchBucket" else "no such object"
-    return FileNotFoundError(f"{masked(path)}: {what}")
 
 
 def _metadata(owner: str | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from skybatch.formats.masking import masked
 from skybatch.formats.stores.base import ANYTHING, Composer, ObjectInfo, Piece
 from skybatch.formats.stores.parts import MIB, Part, PartPlan
 from skybatch.formats.stores.retrying import Kind, Refusal
+from skybatch.formats.stores.settling import altered, own
 
 if TYPE_CHECKING:
     from skybatch.formats.stores.s3 import S3Store
@@ -33,7 +34,7 @@ class S3Composer(Composer):
         self._store, self._path, self._owner = store, path, owner
         self._scratch = scratch.rstrip("/")
         self.bytes_through_here = 0
-        self._made = None if handle is None else self._already_made()
+        self._made = None if handle is None else own(store, path, owner)
         known = store.uploaded_parts(path, handle) if handle and not self._made else None
         if known is None and not self._made:
             handle = store.begin_upload(path, owner)
@@ -43,13 +44,6 @@ class S3Composer(Composer):
         self._bundle: list[Part] = []
         self._last: Part | None = None  # held back: the only one may be too small for an upload
         self._small: bytes | None = None
-
-    def _already_made(self) -> ObjectInfo | None:
-        try:
-            found = self._store.info(self._path)
-        except FileNotFoundError:
-            return None
-        return found if found.owner == self._owner else None
 
     def add(self, piece: Piece) -> None:
         self._place(self._plan.add(piece))
@@ -224,8 +218,6 @@ class _Upload:
             raise
 
     def _copy(self, piece: Piece, number: int) -> str:
-        from skybatch.formats.stores.s3 import altered
-
         try:
             return self._store.copy_part(self._path, self._id, number, piece)
         except Refusal as refusal:

@@ -32,11 +32,15 @@ def encode(results: Sequence[Item], start: int) -> bytes:
     """Each result as a line of JSON; the first belongs to item `start`. Raises ResultError naming item and key."""
     import orjson
 
-    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+    options = orjson.OPT_APPEND_NEWLINE
+    numpy = orjson.OPT_SERIALIZE_NUMPY if "numpy" in sys.modules else 0  # it would import numpy
     try:
-        lines = [orjson.dumps(result, _stand_in, options) for result in results]
+        lines = [orjson.dumps(result, _stand_in, options | numpy) for result in results]
     except TypeError:
-        raise _unwritable(results, start) from None
+        try:  # orjson does not ask what stands in for an array of foreign byte order unless it knows of no arrays
+            lines = [orjson.dumps(result, _stand_in, options) for result in results]
+        except TypeError:
+            raise _unwritable(results, start) from None
     data = b"".join(lines)
     if b"null" in data:  # as which NaN is written too
         for index, line in enumerate(lines):
@@ -55,25 +59,29 @@ def plain(results: Sequence[Item], start: int) -> list[Item]:
 def _stand_in(value: Any) -> Any:
     """What is written instead of a value that orjson does not know. Raises TypeError for what is not written at all."""
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return base64.b64encode(value).decode("ascii")
+        return base64.b64encode(bytes(value)).decode("ascii")
     if isinstance(value, tuple):
         return list(value)
     if isinstance(value, datetime.datetime) and value == value:  # not pandas' NaT
         return datetime.datetime.combine(value.date(), value.timetz())
     numpy: Any = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.ndarray) and not isinstance(value, numpy.ma.MaskedArray):
-        return _array(numpy, value)
+    if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
+        return _stand_in_of_array(numpy, value)
     raise TypeError(f"no JSON form: {type(value).__name__}")
 
 
-def _array(numpy: Any, array: Any) -> Any:
-    if array.ndim == 0:
-        return array[()]
-    if array.dtype.kind in "USO":
-        return array.tolist()
-    if array.dtype.kind in "biufM" and not (array.flags.c_contiguous and array.dtype.isnative):
-        return numpy.ascontiguousarray(array, array.dtype.newbyteorder("="))
-    raise TypeError(f"no JSON form: array of {array.dtype}")
+def _stand_in_of_array(numpy: Any, array: Any) -> Any:
+    import orjson
+
+    if isinstance(array, numpy.ma.MaskedArray):
+        raise TypeError("no JSON form: masked array")
+    if isinstance(array, numpy.ndarray):
+        if array.ndim == 0:
+            return array[()]
+        if array.dtype.kind in "USO":
+            return array.tolist()
+        array = numpy.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    return orjson.Fragment(orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def _unwritable(results: Sequence[Item], start: int) -> ResultError:
@@ -101,7 +109,7 @@ def _refusal(value: Any) -> TypeError | None:
     import orjson
 
     try:
-        orjson.dumps(value, _stand_in, orjson.OPT_SERIALIZE_NUMPY)
+        orjson.dumps(value, _stand_in)
     except TypeError as error:
         return error
     return None

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from skybatch.errors import JobFailed, Paused, SkybatchError
     from skybatch.hookspecs import hookimpl
     from skybatch.io_formats import (
+        CounterReader,
         CsvWriter,
+        FilesReader,
+        ImageReader,
         ImageWriter,
         InputReader,
         JsonReader,
@@ -28,8 +31,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Context",
+    "CounterReader",
     "CsvWriter",
     "Dataset",
+    "FilesReader",
+    "ImageReader",
     "ImageWriter",
     "InputReader",
     "Job",
@@ -59,7 +65,10 @@ _HOMES = {
     "skybatch.errors": ("JobFailed", "Paused", "SkybatchError"),
     "skybatch.hookspecs": ("hookimpl",),
     "skybatch.io_formats": (
+        "CounterReader",
         "CsvWriter",
+        "FilesReader",
+        "ImageReader",
         "ImageWriter",
         "InputReader",
         "JsonReader",

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from skybatch.formats.base import InputReader, OutputWriter, SegmentWriter, WindowReader
+from skybatch.formats.counter import CounterReader
 from skybatch.formats.csv_writer import CsvWriter
+from skybatch.formats.files import FilesReader, ImageReader
 from skybatch.formats.image import ImageWriter
 from skybatch.formats.json_format import JsonReader, JsonWriter
 from skybatch.formats.text_writer import TextWriter
 from skybatch.formats.yaml_format import YamlWriter
 
 __all__ = [
+    "CounterReader",
     "CsvWriter",
+    "FilesReader",
+    "ImageReader",
     "ImageWriter",
     "InputReader",
     "JsonReader",

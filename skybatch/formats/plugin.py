@@ -7,9 +7,12 @@ from skybatch.hookspecs import hookimpl
 
 @hookimpl
 def skybatch_input_readers() -> dict[str, type]:
+    from skybatch.formats.counter import CounterReader
+    from skybatch.formats.files import FilesReader, ImageReader
     from skybatch.formats.json_format import JsonReader
 
-    return {"json": JsonReader}
+    files = {"files": FilesReader, "images": ImageReader, "image": ImageReader}
+    return {"json": JsonReader, "counter": CounterReader, **files}
 
 
 @hookimpl

@@ -72,6 +72,17 @@ def walk(path: str | Sequence[str]) -> Iterator[InputFile]:
             raise InputMissing(f"input {masked(pattern)}: {_no_match(pattern)}")
 
 
+def root_of(pattern: str, found: InputFile) -> str:
+    """The folder, its slash included, that names of files found by a path, a glob or a folder are relative to."""
+    local = storage.is_local(pattern)
+    path = storage.local_path(pattern) if local else pattern
+    if found.path == path:
+        return path[: path.rfind("/") + 1]
+    if _MAGIC & set(path) and not (local and os.path.isdir(path)):
+        return f"{_split(path)[0]}/"
+    return f"{path.rstrip('/')}/"
+
+
 def open_file(file: InputFile) -> Source:
     """Open one file. Raises InputMissing when it is not there, or is another one than `file` was found to be."""
     return _LocalSource(file) if storage.is_local(file.path) else _StoredSource(file)

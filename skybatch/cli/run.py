@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from skybatch.cli.exits import DONE, DONE_WITH_DEAD_LETTERS
+from skybatch.cli.output import json_option
 
 if TYPE_CHECKING:
+    from skybatch.engine.dataset import Dataset
     from skybatch.engine.job import Job
 
 workers_option = click.option(
@@ -28,16 +30,53 @@ detach_option = click.option(
 @click.option("--overwrite", is_flag=True, help="Replace what stands at the outputs' places.")
 @click.option("--resume", is_flag=True, help="Go on with the unfinished job of the same file, if there is one.")
 @detach_option
-def run(jobfile: Path, pool: str | None, workers: int | None, overwrite: bool, resume: bool, detach: bool) -> int:
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Map the first N items only.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Map one batch, or --limit items, in this process and show items and results: no job, no output.",
+)
+@json_option
+def run(
+    jobfile: Path,
+    pool: str | None,
+    workers: int | None,
+    overwrite: bool,
+    resume: bool,
+    detach: bool,
+    limit: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
     """Run the job that JOBFILE describes; paths in it are relative to it."""
+    if as_json and not dry_run:
+        raise click.UsageError("--json is for --dry-run; to see a job as JSON: skybatch status --json")
+    if dry_run and (resume or detach):
+        raise click.UsageError("--dry-run starts no job: it goes with neither --resume nor --detach")
     from skybatch.engine import jobfile as jobfiles
     from skybatch.engine.dataset import Dataset
 
     arguments = jobfiles.read(jobfile).to_map_arguments()
     given: dict[str, Any] = {"pool_name": pool, "workers": workers, "overwrite": overwrite or None}
     kwargs = {**arguments.kwargs, **{key: value for key, value in given.items() if value is not None}}
-    job = Dataset(arguments.reader).map(arguments.mapper, stream=not detach, resume=resume, **kwargs)
+    dataset = Dataset(arguments.reader, limit=limit or arguments.limit)
+    if dry_run:
+        return _try(dataset, arguments.mapper, kwargs, limit, as_json)
+    job = dataset.map(arguments.mapper, stream=not detach, resume=resume, **kwargs)
     return end_of(job, detach)
+
+
+def _try(dataset: Dataset, mapper: Any, kwargs: dict[str, Any], limit: int | None, as_json: bool) -> int:
+    """Map a few items without a job, and show them; `limit` as given on the command line."""
+    from skybatch.cli.dry_run import show
+    from skybatch.engine.preview import untried
+
+    for writer in untried(kwargs["output"]):
+        what = f"{type(writer).__name__}.upload_batch() is not tried: a dry run writes nothing"
+        click.echo(f"skybatch: {what}", err=True)
+    used = ("output", "batch_size", "mapper_args", "concurrency", "one_to_one")
+    options = {key: kwargs[key] for key in used if key in kwargs}
+    return show(dataset.preview(mapper, limit=limit, **options), as_json=as_json)
 
 
 @click.command()

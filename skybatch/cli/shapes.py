@@ -107,7 +107,22 @@ class Check:
     remedy: Annotated[str | None, "what to do; null when nothing is to be done"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TriedBatch:
+    """One batch of `skybatch run --dry-run`. What JSON does not have is given by its Python repr."""
+
+    start: Annotated[int, "its first item"]
+    end: Annotated[int, "its last item, inclusive"]
+    items: Annotated[list[dict[str, Any]] | None, "the items; null when they could not be read"]
+    results: Annotated[list[dict[str, Any]] | None, "the results; null when it failed before there were any"]
+    stage: Annotated[str | None, "what failed: `read`, `mapper` or `write`; null when nothing did"]
+    item: Annotated[int | None, "the item at fault, where that is known"]
+    error: Annotated[str | None, "the error in one line"]
+    traceback: Annotated[str | None, "the traceback"]
+
+
 SHAPES: dict[str, tuple[type, bool]] = {
+    "run": (TriedBatch, True),
     "list": (JobSummary, True),
     "status": (JobStatus, False),
     "logs": (LogFile, True),

@@ -30,20 +30,26 @@ from skybatch.worker import runtime
 
 if TYPE_CHECKING:
     from skybatch.engine.pools import Pool
+    from skybatch.engine.preview import Previewed
 
 ON_ERROR = ("fail", "skip")
 
 
 class Dataset:
-    """An indexed dataset: whatever a reader reads."""
+    """An indexed dataset: whatever a reader reads, or its first `limit` items (a whole number, at least 1).
 
-    def __init__(self, reader: InputReader) -> None:
+    Raises UsageError for anything else.
+    """
+
+    def __init__(self, reader: InputReader, *, limit: int | None = None) -> None:
         if not isinstance(reader, InputReader):
             raise UsageError(f"a Dataset is made from an InputReader, not {type(reader).__name__}")
-        self.reader = reader
+        if limit is not None:
+            _check_least("limit", limit, 1)
+        self.reader, self.limit = reader, limit
 
     def __len__(self) -> int:
-        return len(self.reader)
+        return len(self.reader) if self.limit is None else min(len(self.reader), self.limit)
 
     def map(
         self,
@@ -114,6 +120,7 @@ class Dataset:
             batch_timeout_s=batch_timeout_s,
             on_error=on_error,
             overwrite=overwrite,
+            limit=self.limit,
             run=options,
         )
         home = folders.home()
@@ -123,6 +130,50 @@ class Dataset:
             return run_engine(earlier.folder, options if pool_name or executor or workers else None, stream)
         _check_outputs(spec)
         return _start(home, spec, captured, plan.formats(), options, stream)
+
+
+    def preview(
+        self,
+        mapper: Any,
+        *,
+        limit: int | None = None,
+        batch_size: int = 32,
+        output: OutputWriter | Sequence[OutputWriter] | None = None,
+        mapper_args: Mapping[str, Any] | None = None,
+        concurrency: int = 1,
+        one_to_one: bool = True,
+    ) -> list[Previewed]:
+        """Map the first `limit` items, one batch by default, in this process: no job, and nothing is written.
+
+        The batches with their items, results and errors, also of what `output` could not write. The arguments are
+        those of `map`. Raises UsageError as `map` does, and what the mapper raises before it has taken a batch.
+        """
+        if runtime.in_worker():
+            raise UsageError("Dataset.preview() was called while a job's code was loaded or mapped")
+        _check_numbers(batch_size, 0, None, concurrency, None, "fail")
+        if limit is not None:
+            _check_least("limit", limit, 1)
+        plan = _Plan(
+            reader=self.reader,
+            mapper=mapper,
+            outputs=_outputs(output) if output else [],
+            arguments=dict(mapper_args or {}),
+            one_to_one=one_to_one,
+            concurrency=concurrency,
+        )
+        plan.check()
+        from skybatch.engine.preview import preview
+
+        return preview(
+            self.reader,
+            mapper,
+            plan.outputs,
+            length=min(len(self), limit or batch_size),
+            batch_size=batch_size,
+            mapper_args=plan.arguments,
+            concurrency=concurrency,
+            one_to_one=one_to_one,
+        )
 
 
 def run_options(
@@ -253,12 +304,16 @@ def _check_numbers(
     if workers is not None:
         least["workers"] = (workers, 1)
     for key, (value, minimum) in least.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise UsageError(f"{key} must be a whole number, at least {minimum}; not {value!r}")
+        _check_least(key, value, minimum)
     if batch_timeout_s is not None and not batch_timeout_s > 0:
         raise UsageError(f"batch_timeout_s must be more than 0; not {batch_timeout_s!r}")
     if on_error not in ON_ERROR:
         raise UnknownName("on_error policy", str(on_error), ON_ERROR)
+
+
+def _check_least(key: str, value: object, minimum: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise UsageError(f"{key} must be a whole number, at least {minimum}; not {value!r}")
 
 
 def _check_stores(writers: list[OutputWriter], *, inline: bool) -> None:

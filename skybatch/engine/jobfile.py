@@ -34,16 +34,18 @@ T = TypeVar("T")
 PLAIN = ("mapper_args", "on_error", "name", "activate_env", "batch_timeout_s")
 REQUIRED = ("input", "mapper", "output")
 NUMBERS = ("batch_size", "workers", "concurrency", "max_retries")
+LIMIT = "limit"
 SWITCHES = ("one_to_one", "overwrite")
 POLICIES = ("fail", "skip")
-KEYS = {*REQUIRED, *NUMBERS, *SWITCHES, *PLAIN, "pool"}
+KEYS = {*REQUIRED, *NUMBERS, *SWITCHES, *PLAIN, "pool", LIMIT}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapArguments:
-    """What `Dataset(reader).map(mapper, **kwargs)` needs."""
+    """What `Dataset(reader, limit=limit).map(mapper, **kwargs)` needs."""
 
     reader: Any  # an InputReader
+    limit: int | None  # None: not given
     mapper: Any  # in one of the forms of `Dataset.map`
     kwargs: Mapping[str, Any]
 
@@ -70,6 +72,7 @@ class JobFile:
         mapper = _placed(section, "mapper", lambda: load_reference(mapper_reference, self.folder))
         return MapArguments(
             reader=_construct(section.section("input"), plugins.reader, self.folder),
+            limit=section.count(LIMIT, least=1),
             mapper=mapper,
             kwargs=self._keywords(),
         )
@@ -92,7 +95,7 @@ def read(path: Path) -> JobFile:
     for key in REQUIRED:
         if section.get(key) in (None, "", [], {}):
             raise section.error(f"{key} is missing")
-    for key in NUMBERS:
+    for key in (*NUMBERS, LIMIT):
         section.count(key, least=0 if key == "max_retries" else 1)
     for key in ("mapper", "name", "activate_env"):
         section.text(key)

@@ -256,10 +256,11 @@ class Engine:
             self._refuse_changed_input(job.length, job.input_fingerprint, fingerprint)
             if isinstance(reader, WindowReader):
                 reader.open_index(str(self.folder.index))
-            elif len(reader) != job.length:
-                raise CodeChanged(self._changed(f"it has {len(reader)} items now, and had {job.length}"))
+            elif (count := self.spec.cut(len(reader))) != job.length:
+                raise CodeChanged(self._changed(f"it has {count} items now, and had {job.length}"))
             return job.length
-        length = reader.build_index(str(self.folder.index)) if isinstance(reader, WindowReader) else len(reader)
+        whole = reader.build_index(str(self.folder.index)) if isinstance(reader, WindowReader) else len(reader)
+        length = self.spec.cut(whole)
         self.journal.set_planned(length, fingerprint)
         self.journal.set_state("running")
         reach("planned")

@@ -39,12 +39,13 @@ class JobSpec:
     batch_timeout_s: float | None
     on_error: str
     overwrite: bool
-    replaces: list[dict[str, int] | None]  # what stood at each output's place when overwriting was allowed
+    replaces: list[dict[str, Any] | None]  # what stood at each output's place when overwriting was allowed
     run: dict[str, Any]  # pool, executor and workers asked for; a run may choose others
     format: int = FORMAT
+    limit: int | None = None  # items from the first on; None: all
 
     def identity(self) -> str:
-        """Equal for two calls that ask for the same: input, outputs, mapper's name, batch size; code aside."""
+        """Equal for two calls that ask for the same: input, limit, outputs, mapper's name, batch size; not the code."""
         asked = [
             self.cwd,
             {key: {k: v for k, v in ref.items() if k in ("module", "name")} for key, ref in self.refs.items()},
@@ -53,8 +54,13 @@ class JobSpec:
             self.mapper_args,
             self.batch_size,
             self.one_to_one,
+            *([] if self.limit is None else [{"limit": self.limit}]),
         ]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:20]
+
+    def cut(self, length: int) -> int:
+        """How many of the input's `length` items the job maps."""
+        return length if self.limit is None else min(length, self.limit)
 
     def save(self, path: Path) -> None:
         """Write it durably; once it is there, the job exists."""

@@ -85,13 +85,15 @@ def test_every_key_reaches_map(folder: Path) -> None:
         overwrite: true
         activate_env: source .venv/bin/activate
         batch_timeout_s: 1.5
+        limit: 20
         """)
     job = read(folder, JOB + more)
     kwargs = job.to_map_arguments().kwargs
+    assert job.to_map_arguments().limit == 20
     assert kwargs["pool_name"] == Pool(name="", workers=2, env={"A": "b"})
     assert kwargs["mapper_args"] == {"style": "short", "deep": [1, {"a": None}]}
     assert (kwargs["max_retries"], kwargs["one_to_one"], kwargs["batch_timeout_s"]) == (0, False, 1.5)
-    assert set(kwargs) == (jobfile.KEYS - {"input", "mapper", "pool"}) | {"pool_name"}
+    assert set(kwargs) == (jobfile.KEYS - {"input", "mapper", "pool", "limit"}) | {"pool_name"}
 
 
 def test_a_single_output_needs_no_list(folder: Path) -> None:

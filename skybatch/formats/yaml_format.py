@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from skybatch.formats import values
 from skybatch.formats.base import Assembler, Item
@@ -37,8 +39,25 @@ class YamlWriter(CompressibleWriter):
         if not results:
             return b""
         entries = values.plain(select(results, columns_of(self.column), start_idx), start_idx)
-        return yaml.dump(entries, Dumper=yaml.SafeDumper, allow_unicode=True, sort_keys=False, encoding="utf-8")
+        return yaml.dump(entries, Dumper=_dumper(), allow_unicode=True, sort_keys=False, encoding="utf-8")
 
     def plain_assembler(self, sink: Sink, survey: Survey | None) -> Assembler | None:
         """The entries as they are; no entry at all is an empty list, which no file would say."""
         return Copying(sink, if_empty=b"[]\n")
+
+
+@functools.cache
+def _dumper() -> Any:
+    """PyYAML's own, but for U+0085, U+2028 and U+2029, which it reads as line ends unless they are escaped."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    odd = re.compile("[\x85\u2028\u2029]").search
+
+    def represent(dumper: Dumper, text: str) -> Any:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, '"' if odd(text) else None)
+
+    Dumper.add_representer(str, represent)
+    return Dumper

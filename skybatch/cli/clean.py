@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -40,6 +41,7 @@ def _clean(job: Job, unfinished: bool) -> None:
                 f"  to remove it all the same: skybatch clean --unfinished {job.id}"
             )
         _remove_leftovers(job)
+        _remove_items(job)
         shutil.rmtree(job.folder.path)
 
 
@@ -48,6 +50,27 @@ def _state(job: Job) -> str:
         return job.state
     except SkybatchError:
         return "damaged"
+
+
+def _remove_items(job: Job) -> None:
+    """The items that were kept for this job, unless another one reads them too."""
+    from skybatch.engine.folder import items_folder
+    from skybatch.engine.job import all_jobs
+
+    kept = _input_of(job)
+    if kept is None or kept.parent != items_folder():
+        return
+    if not any(_input_of(other) == kept for other in all_jobs() if other.id != job.id):
+        kept.unlink(missing_ok=True)
+
+
+def _input_of(job: Job) -> Path | None:
+    """Where a job's input is; None where that is not one path, or not known any more."""
+    try:
+        path = job.spec.reader.get("path")
+    except SkybatchError:
+        return None
+    return Path(path) if isinstance(path, str) else None
 
 
 def _remove_leftovers(job: Job) -> None:

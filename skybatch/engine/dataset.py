@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,20 @@ class Dataset:
         if limit is not None:
             _check_least("limit", limit, 1)
         self.reader, self.limit = reader, limit
+
+    @classmethod
+    def from_items(cls, items: Iterable[dict[str, Any]], *, limit: int | None = None) -> Dataset:
+        """A dataset of dicts that lie in memory, or come from a generator; their values must be those of JSON.
+
+        They are written once to `$SKYBATCH_HOME/items/`, readable by you alone, in a file named by its content, so
+        that workers read it and the job can be resumed; `skybatch clean` removes it with the last job that uses it.
+
+        Raises UsageError naming the item that is no dict, or the key whose value JSON would not give back.
+        """
+        from skybatch.formats import items as kept
+        from skybatch.formats.json_format import JsonReader
+
+        return cls(JsonReader(str(kept.keep(items, folders.items_folder()))), limit=limit)
 
     def __len__(self) -> int:
         return len(self.reader) if self.limit is None else min(len(self.reader), self.limit)

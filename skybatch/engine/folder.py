@@ -31,6 +31,11 @@ def home() -> Path:
     return path
 
 
+def items_folder() -> Path:
+    """Where the items of `Dataset.from_items` are kept."""
+    return home() / "items"
+
+
 def new_id() -> str:
     """A job's id: 12 characters that sort by time (to 10 ms) and differ between machines."""
     ticks = time.time_ns() // 10_000_000

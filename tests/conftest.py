@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.tools.processes import belonging_to, describe, wait_for_none
+from tests.tools.servers import fake_gcs, gcs_bucket, moto, moto_bucket, seaweedfs, seaweedfs_bucket
+
+__all__ = ["fake_gcs", "gcs_bucket", "moto", "moto_bucket", "seaweedfs", "seaweedfs_bucket"]
 
 LEFT_OVER_S = 10.0
 

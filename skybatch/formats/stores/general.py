@@ -5,9 +5,11 @@ Conditions are looked at first and do not hold against other writers; how atomic
 
 from __future__ import annotations
 
+import datetime
 import functools
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -121,7 +123,7 @@ class GeneralStore(Store):
         return GeneralComposer(self, path, owner)
 
     def _told(self, path: str, found: dict[str, Any]) -> ObjectInfo:
-        marks = [str(found["size"]), *(f"{name}={found[name]}" for name in _VERSION_FIELDS if found.get(name))]
+        marks = [str(found["size"]), *(f"{name}={_plain(found[name])}" for name in _VERSION_FIELDS if found.get(name))]
         return self._told_owner(ObjectInfo(path=path, size=found["size"] or 0, version=";".join(marks)))
 
     def _told_owner(self, info: ObjectInfo) -> ObjectInfo:
@@ -142,6 +144,7 @@ class GeneralComposer(Composer):
         self.handle = owner
         self.bytes_through_here = 0
         self._file = tempfile.NamedTemporaryFile(prefix="skybatch-")  # noqa: SIM115 - open until it is put
+        weakref.finalize(self, self._file.close)
 
     def add(self, piece: Piece) -> None:
         for start in range(piece.offset, piece.offset + piece.length, READ_SIZE):
@@ -165,3 +168,8 @@ class GeneralComposer(Composer):
         made = self._store.put(self._path, Path(self._file.name), replaces=replaces, owner=self._owner)
         self._file.close()
         return made
+
+
+def _plain(mark: Any) -> Any:
+    """A mark of a version; a time is one number however a filesystem tells it."""
+    return mark.timestamp() if isinstance(mark, datetime.datetime) else mark

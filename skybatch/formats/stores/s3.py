@@ -14,7 +14,7 @@ from skybatch.formats.stores import retrying
 from skybatch.formats.stores.base import ANYTHING, Composer, ObjectInfo, Piece, Store
 from skybatch.formats.stores.parts import MIB
 from skybatch.formats.stores.retrying import Kind, Refusal
-from skybatch.formats.stores.settling import altered, no_such, settled
+from skybatch.formats.stores.settling import altered, looked_first, no_such, settled
 
 OWNER_KEY = "skybatch-owner"
 LARGEST_PUT = 64 * MIB  # larger files go up in parts
@@ -262,10 +262,14 @@ class S3Store(Store):
                 **condition(replaces),
             )
         except Refusal as refusal:
-            return settled(self, path, owner, refusal)
+            ours = settled(self, path, owner, refusal)
+            self._abort_quietly(path, upload)  # a refused Complete leaves it
+            return ours
         return ObjectInfo(path=path, size=size, version=version_of(made), owner=owner)
 
     def _put_in_parts(self, path: str, file: Path, replaces: str | None, owner: str | None) -> ObjectInfo:
+        if (ours := looked_first(self, path, replaces, owner)) is not None:
+            return ours  # before all of it is sent for nothing
         size = file.stat().st_size
         part = max(PART_SIZE, math.ceil(size / MAX_PARTS))
         upload = self.begin_upload(path, owner)

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any, ClassVar
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
 from PIL import Image
 
 from skybatch import ImageWriter, JsonReader, JsonWriter
+from skybatch.io_formats import (
+    CounterReader,
+    CsvWriter,
+    FilesReader,
+    ImageReader,
+    ParquetReader,
+    TextWriter,
+    YamlWriter,
+)
 from skybatch.testing import ReaderSuite, WriterSuite
 
-LINES = [{"n": n, "text": "é" * n} for n in range(9)]
+ROWS: list[dict[str, Any]] = [{"n": n, "text": "é" * n} for n in range(9)]
+JSONL = b"".join(orjson.dumps(row) + b"\n" for row in ROWS)
 
 
-def lines_of(items: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(item) + "\n" for item in items)
+def text_of(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 class TestJsonReader(ReaderSuite):
-    expected = LINES
+    expected = ROWS
 
     def make(self, tmp_path: Path) -> JsonReader:
         path = tmp_path / "in.jsonl"
-        path.write_text("\n" + lines_of(LINES).replace("\n", "\n\n", 3))
+        path.write_text("\n" + text_of(ROWS).replace("\n", "\n\n", 3))
         return JsonReader(str(path))
 
     def change(self, tmp_path: Path) -> None:
@@ -37,9 +51,69 @@ class TestJsonReader(ReaderSuite):
         return JsonReader(str(path)), 1
 
 
+class TestParquetReader(ReaderSuite):
+    expected = ROWS
+
+    def make(self, tmp_path: Path) -> ParquetReader:
+        folder = tmp_path / "table"
+        folder.mkdir()
+        for name, rows in (("a", ROWS[:5]), ("b", ROWS[5:])):
+            pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet", row_group_size=2)
+        return ParquetReader(str(folder))
+
+    def change(self, tmp_path: Path) -> None:
+        pq.write_table(pa.Table.from_pylist(ROWS[4:]), tmp_path / "table" / "b.parquet")
+
+
+class TestFilesReader(ReaderSuite):
+    expected: ClassVar = [{"path": f"{n}.bin", "bytes": bytes(range(n))} for n in range(5)]
+
+    def make(self, tmp_path: Path) -> FilesReader:
+        folder = tmp_path / "files"
+        folder.mkdir()
+        for item in self.expected:
+            (folder / item["path"]).write_bytes(item["bytes"])
+        return FilesReader(str(folder))
+
+    def change(self, tmp_path: Path) -> None:
+        (tmp_path / "files" / "5.bin").write_bytes(b"")
+
+
+class TestImageReader(ReaderSuite):
+    expected: ClassVar = [{"path": f"{n}.png", "image": Image.new("RGB", (2, 3), (n, 8, 9))} for n in range(5)]
+
+    def make(self, tmp_path: Path) -> ImageReader:
+        folder = tmp_path / "images"
+        folder.mkdir()
+        for item in self.expected:
+            item["image"].save(folder / item["path"])
+        return ImageReader(str(folder))
+
+    def comparable(self, item: dict[str, Any]) -> Any:
+        return item["path"], item["image"].size, item["image"].tobytes()
+
+    def change(self, tmp_path: Path) -> None:
+        (tmp_path / "images" / "0.png").unlink()
+
+    def malformed(self, tmp_path: Path) -> tuple[ImageReader, int]:
+        reader = self.make(tmp_path)
+        (tmp_path / "images" / "2.png").write_bytes(b"no image")
+        return reader, 2
+
+
+class TestCounterReader(ReaderSuite):
+    expected: ClassVar = [{"index": index} for index in range(20)]
+
+    def make(self, tmp_path: Path) -> CounterReader:
+        return CounterReader(20)
+
+
+# Writers
+
+
 class TestJsonWriter(WriterSuite):
-    results = LINES
-    expected = b"".join(orjson.dumps(line) + b"\n" for line in LINES)
+    results = ROWS
+    expected: Any = JSONL
     unwritable: ClassVar = {"n": 1, "text": object()}
 
     def make(self, tmp_path: Path) -> JsonWriter:
@@ -47,10 +121,56 @@ class TestJsonWriter(WriterSuite):
 
 
 class TestJsonWriterOfColumns(TestJsonWriter):
-    expected = b"".join(orjson.dumps({"text": line["text"], "n": line["n"]}) + b"\n" for line in LINES)
+    expected = b"".join(orjson.dumps({"text": row["text"], "n": row["n"]}) + b"\n" for row in ROWS)
 
     def make(self, tmp_path: Path) -> JsonWriter:
         return JsonWriter(str(tmp_path / "out.jsonl"), column=["text", "n"])
+
+
+class TestCsvWriter(WriterSuite):
+    results = ROWS
+    expected: ClassVar = b"n,text\n" + "".join(f"{row['n']},{row['text']}\n" for row in ROWS).encode()
+    unwritable: ClassVar = {"n": object(), "text": ""}
+
+    def make(self, tmp_path: Path) -> CsvWriter:
+        return CsvWriter(str(tmp_path / "out.csv"), column=["n", "text"])
+
+
+class TestYamlWriter(WriterSuite):
+    results = ROWS
+    expected = ROWS
+    unwritable: ClassVar = {"n": object()}
+
+    def make(self, tmp_path: Path) -> YamlWriter:
+        return YamlWriter(str(tmp_path / "out.yaml"))
+
+    def read(self, path: Path) -> Any:
+        return yaml.safe_load(path.read_bytes())
+
+
+class TestTextWriter(WriterSuite):
+    results: ClassVar = [{"body": f"é {n}"} for n in range(6)]
+    expected: ClassVar = {f"{n:08d}.txt": f"é {n}".encode() for n in range(6)}
+    unwritable: ClassVar = {"body": 3}
+
+    def make(self, tmp_path: Path) -> TextWriter:
+        return TextWriter(str(tmp_path / "texts"), column="body")
+
+    def read(self, path: Path) -> Any:
+        assert (path / "manifest.json").is_file()
+        return {file.name: file.read_bytes() for file in path.glob("*.txt")}
+
+
+class TestTextWriterWithNames(TestTextWriter):
+    results: ClassVar = [{"body": f"é {n}", "name": f"part/{n}.txt"} for n in range(6)]
+    expected: ClassVar = {f"{n}.txt": f"é {n}".encode() for n in range(6)}
+    unwritable: ClassVar = {"body": "", "name": "../../escaped.txt"}
+
+    def make(self, tmp_path: Path) -> TextWriter:
+        return TextWriter(str(tmp_path / "texts"), column="body", name_column="name")
+
+    def read(self, path: Path) -> Any:
+        return super().read(path) | {file.name: file.read_bytes() for file in (path / "part").glob("*.txt")}
 
 
 class TestImageWriter(WriterSuite):
@@ -61,7 +181,18 @@ class TestImageWriter(WriterSuite):
     def make(self, tmp_path: Path) -> ImageWriter:
         return ImageWriter(str(tmp_path / "images"))
 
-    def read(self, path: Path) -> dict[str, Any]:
+    def read(self, path: Path) -> Any:
         assert (path / "manifest.json").is_file()
-        images = {file.name: Image.open(file) for file in path.glob("*.png")}
+        images = {file.name: Image.open(io.BytesIO(file.read_bytes())) for file in path.glob("*.png")}
         return {name: (image.size, image.getpixel((0, 0))) for name, image in images.items()}
+
+
+class TestImageWriterOfJpegs(WriterSuite):
+    results: ClassVar = [{"image": Image.new("RGB", (2, 3), (99, 99, 99)), "name": f"{n}.jpg"} for n in range(4)]
+    expected: ClassVar = {"0.jpg", "1.jpg", "2.jpg", "3.jpg"}
+
+    def make(self, tmp_path: Path) -> ImageWriter:
+        return ImageWriter(str(tmp_path / "images"), name_column="name", quality=80)
+
+    def read(self, path: Path) -> Any:
+        return {file.name for file in path.glob("*.jpg") if Image.open(io.BytesIO(file.read_bytes())).format == "JPEG"}

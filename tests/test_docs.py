@@ -89,7 +89,7 @@ def test_every_link_leads_somewhere(source: Path) -> None:
 def test_the_documented_errors_are_those_of_the_code() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (\d+) \| (.*) \|$", page("errors-and-exit-codes.md"), re.MULTILINE)
     assert rows == [
-        (name, value.__base__.__name__, str(value.exit_code), (inspect.getdoc(value) or "").splitlines()[0])
+        (name, value.__bases__[0].__name__, str(value.exit_code), (inspect.getdoc(value) or "").splitlines()[0])
         for name, value in vars(errors).items()
         if inspect.isclass(value) and issubclass(value, errors.SkybatchError)
     ]

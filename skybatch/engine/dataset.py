@@ -14,14 +14,15 @@ from skybatch.engine import code as shipping
 from skybatch.engine import folder as folders
 from skybatch.engine import spec as specs
 from skybatch.engine.environment import resolve
-from skybatch.engine.finish import token_of
 from skybatch.engine.folder import JobFolder
 from skybatch.engine.job import Job, announce, run_engine, unfinished
+from skybatch.engine.output_checks import check_places, check_stores
+from skybatch.engine.placing import standing
 from skybatch.engine.run import Formats, RunOptions
 from skybatch.engine.spec import JobSpec
-from skybatch.errors import OutputExists, UnknownName, UsageError
+from skybatch.errors import UnknownName, UsageError
 from skybatch.formats import storage
-from skybatch.formats.base import InputReader, OutputWriter, SegmentWriter
+from skybatch.formats.base import InputReader, OutputWriter
 from skybatch.journal.journal import Journal
 from skybatch.journal.lock import JobLock
 from skybatch.journal.rows import JobRow
@@ -126,7 +127,7 @@ class Dataset:
         )
         _check_numbers(batch_size, max_retries, batch_timeout_s, concurrency, workers, on_error)
         plan.check()
-        _check_stores(plan.outputs, inline=stream and plugins.executor(options.executor).in_this_process)
+        check_stores(plan.outputs, inline=stream and plugins.executor(options.executor).in_this_process)
         spec, captured = plan.freeze(
             name=name or getattr(mapper, "__name__", type(mapper).__name__),
             batch_size=batch_size,
@@ -142,7 +143,7 @@ class Dataset:
         if earlier is not None:
             announce(earlier.id, "resumed")
             return run_engine(earlier.folder, options if pool_name or executor or workers else None, stream)
-        _check_outputs(spec)
+        check_places(plan.outputs, overwrite=overwrite)
         return _start(home, spec, captured, plan.formats(), options, stream)
 
 
@@ -263,9 +264,7 @@ class _Plan:
         for writer in self.outputs:
             fields = specs.fields_of(writer, "writer")
             outputs.append({**fields, "path": specs.absolute_output(writer.path)})
-        replaces: list[dict[str, int] | None] = [None] * len(outputs)
-        if settings["overwrite"]:
-            replaces = [token_of(fields["path"].rstrip("/")) for fields in outputs]
+        replaces = [standing(writer) if settings["overwrite"] else None for writer in self.outputs]
         spec = JobSpec(
             id=folders.new_id(),
             created_at=time.time(),
@@ -328,35 +327,6 @@ def _check_numbers(
 def _check_least(key: str, value: object, minimum: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise UsageError(f"{key} must be a whole number, at least {minimum}; not {value!r}")
-
-
-def _check_stores(writers: list[OutputWriter], *, inline: bool) -> None:
-    """Raise UsageError for an output in a store where this job cannot put it."""
-    for writer in writers:
-        if isinstance(writer, SegmentWriter):
-            storage.local_path(writer.path)
-        elif writer.path.startswith("memory://") and not inline:
-            raise UsageError(f"output {writer.path}: memory is not shared with workers; use executor='inline'")
-
-
-def _check_outputs(spec: JobSpec) -> None:
-    """Raise OutputExists when something stands at an output's place and may not be replaced."""
-    for fields in spec.outputs:
-        path = fields["path"]
-        if not storage.is_local(path):
-            continue
-        plain = path.rstrip("/")
-        if os.path.isdir(plain):
-            if os.listdir(plain) and not spec.overwrite:
-                raise OutputExists(f"output {path}: a folder with files in it is there; {_REMEDY}")
-        elif os.path.lexists(plain):
-            if path.endswith("/"):
-                raise OutputExists(f"output {path}: a file is there; move it away")
-            if not spec.overwrite:
-                raise OutputExists(f"output {path} exists; {_REMEDY}")
-
-
-_REMEDY = "move it away, or allow it to be replaced: overwrite=True (skybatch run --overwrite)"
 
 
 def _start(

@@ -1,40 +1,33 @@
 """Reduce, publish, clean up: every step journalled before and after, so that any of them can be taken again.
 
-    open --merged, token journalled--> publishing --link or rename--> published --> cleaned
+    open --put together, token journalled--> publishing --put in place--> published --> cleaned
 
-The token says how the published file is recognised as this job's: its inode, size and modification time. A
-resumed job that finds its own token at the output's place has published already.
+A resumed job that finds its own token at the output's place has published already.
 """
 
 from __future__ import annotations
 
 import os
-import selectors
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
-from skybatch.engine.environment import resolve
-from skybatch.engine.interrupts import Interrupted
+from skybatch.engine.merge_behind import MergeBehind
+from skybatch.engine.placing import LocalPlace, StorePlace, Token, place_of
+from skybatch.engine.reducer import ReduceHere, ReduceProcess, fail
+from skybatch.engine.reduction import Assembling, Composing, Copying, Reduction, Results, is_assembled
 from skybatch.engine.spec import JobSpec
-from skybatch.errors import JobFailed, JournalError
+from skybatch.errors import JournalError, ResultError, SkybatchError
 from skybatch.failpoints import reach
 from skybatch.formats import batchfiles, storage
-from skybatch.formats.base import OutputWriter, SegmentWriter
-from skybatch.formats.merge import Merger
-from skybatch.formats.segment import extents, read_index
-from skybatch.formats.stores.base import Piece
-from skybatch.journal.rows import OutputRow, Run, Segment
+from skybatch.formats.base import Restart, SegmentWriter
+from skybatch.formats.stores.base import Composer
+from skybatch.journal.rows import OutputRow
 from skybatch.worker.frames import Frame
 
 if TYPE_CHECKING:
     from skybatch.engine.run import Engine
-    from skybatch.executors.base import WorkerChannel
 
-Token = dict[str, int]
-
-
-class Conflict(Exception):
-    """Something that is not this job's stands at an output's place; it was left untouched."""
+Place = LocalPlace | StorePlace
 
 
 class Finishing:
@@ -43,11 +36,11 @@ class Finishing:
     def __init__(self, engine: Engine) -> None:
         self._engine, self._journal, self._spec = engine, engine.journal, engine.spec
         self._writers = engine.formats.writers
-        self._reducer: _ReduceProcess | _ReduceHere | None = None
+        self._reducer: ReduceProcess | ReduceHere | None = None
         self._state = self._journal.job().state
 
     def finish(self) -> None:
-        """Go on from wherever the journal says this job is. Raises Conflict, JobFailed, SegmentDamaged."""
+        """Go on from wherever the journal says this job is. Raises Conflict, JobFailed, LostResults, StorageFailed."""
         try:
             self._refuse_gaps()
             rows = self._journal.outputs()
@@ -81,73 +74,97 @@ class Finishing:
     def _publish(self, row: OutputRow) -> None:
         if row.state in ("published", "cleaned"):
             return
-        writer = self._writers[row.idx]
-        if row.state == "publishing" and row.token is not None:
-            if self._stands(writer.path, row.token):
-                self._journal.set_output(row.idx, "published")
-                return
-            if token_of(self._staged(writer)) != row.token:
-                row = OutputRow(idx=row.idx, path=row.path, state="open")
-        token: Token | None = row.token
-        if row.state == "open":
+        place = place_of(self._writers[row.idx], self._spec.id, self._spec.replaces[row.idx], row.idx)
+        if row.state == "publishing" and (row.token is None or place.stands(row.token)):
+            self._journal.set_output(row.idx, "published")
+            return
+        staged, token, composer = self._staged(row.idx), row.token, None
+        if row.state == "open" or token is None or not place.is_staged(staged, token):
             self._enter("reducing")
             reach("reducing")
-            token = self._reduce(row.idx, writer)
+            token, composer = self._reduce(row, place)
             self._journal.set_output(row.idx, "publishing", token)
         self._enter("publishing")
         if token is not None:
             reach("before-publish")
-            self._put_in_place(row.idx, writer.path, self._staged(writer))
+            place.publish(staged) if composer is None else place.finish(composer)
             reach("after-publish")
         self._journal.set_output(row.idx, "published")
 
-    def _reduce(self, idx: int, writer: OutputWriter) -> Token | None:
-        """Merge one output next to its place; its token, or None when there is nothing to put in place."""
-        staged = self._staged(writer)
-        if isinstance(writer, SegmentWriter):
-            return self._merge(idx, writer, staged)
-        if storage.is_local(staged):
+    def _reduce(self, row: OutputRow, place: Place) -> tuple[Token | None, Composer | None]:
+        """Put one output together: its token, None when there is nothing to put in place; and who has it, if not a file."""
+        staged, writer = self._staged(row.idx), self._writers[row.idx]
+        if not isinstance(writer, SegmentWriter):
             storage.make_folders(os.path.dirname(staged))
             storage.unlink_if_there(staged)
-        if not self._in_reducer("reduce", idx, staged=staged)["staged"]:
-            return None
-        token = token_of(staged)
-        assert token is not None
-        return token
-
-    def _merge(self, idx: int, writer: SegmentWriter, staged: str) -> Token:
-        begun = self._engine.merging.pop(idx, None)
-        merger, first = (begun.take_over() if begun else None) or (None, 0)
-        merger = merger or Merger(staged, writer.header())
+            written = self._in_reducer("reduce", row.idx, staged=staged)["staged"]
+            return (place.token_for(staged) if written else None), None
+        if isinstance(place, StorePlace) and not is_assembled(writer):
+            composer = self._compose(row, writer, place)
+            return {"owner": place.owner, "handle": composer.handle}, composer
         try:
-            for run, segment in self._journal.winners():
-                if run.start >= first:
-                    merger.add(winner_piece(writer, self._spec, run, segment, idx))
-                    reach("merging")
-            return _token(merger.finish(writer.footer()))
+            self._merge(row, writer)
+        except (SkybatchError, OSError) as error:
+            if isinstance(error, ResultError):
+                raise ResultError(f"output {writer.path}: {error}", item=error.item) from error
+            raise
+        except Exception as error:  # of an assembler
+            from skybatch.worker.fault import describe
+
+            fail(self._engine, {"op": "reduce", "output": row.idx}, describe(error))
+        return place.token_for(staged), None
+
+    def _merge(self, row: OutputRow, writer: SegmentWriter) -> None:
+        behind = self._engine.merging.pop(row.idx, None)
+        reduction = behind.take_over() if behind is not None else None
+        if row.state != "open":
+            row = OutputRow(idx=row.idx, path=row.path, state="open")  # what it had is not what it was
+        try:
+            if behind is not None and isinstance(behind.error, Restart):
+                raise behind.error
+            self._complete(reduction or begin(self._engine, writer, row), row.idx)
+        except Restart:
+            survey = self._survey(results_of(writer, self._spec, row.idx))
+            self._complete(begin(self._engine, writer, row, survey), row.idx)
+
+    def _complete(self, reduction: Reduction, idx: int) -> None:
+        try:
+            self._take_in_all(reduction, idx)
+            reduction.finish()
         finally:
-            merger.close()
+            reduction.close()
 
-    def _staged(self, writer: OutputWriter) -> str:
-        return staged_path(writer, self._spec)
+    def _compose(self, row: OutputRow, writer: SegmentWriter, place: StorePlace) -> Composer:
+        handle = (row.progress or {}).get("handle")
+        results = results_of(writer, self._spec, row.idx)
+        composer = place.store.composer(
+            place.path, scratch=f"{results.folder}/composing", owner=place.owner, handle=handle
+        )
+        if composer.handle != handle:
+            self._journal.set_progress(row.idx, {"owner": place.owner, "handle": composer.handle})
+        reach("composing")
+        reduction = Composing(results, composer)
+        self._take_in_all(reduction, row.idx)
+        reduction.finish()
+        return composer
 
-    def _stands(self, path: str, token: Token) -> bool:
-        return storage.is_local(path) and token_of(storage.local_path(path)) == token
+    def _take_in_all(self, reduction: Reduction, idx: int) -> None:
+        reduction.advance(
+            self._journal.settled(reduction.next, dead=True),
+            on_progress=lambda progress: self._journal.set_progress(idx, progress),
+        )
+        if reduction.next != self._journal.job().length:
+            raise JournalError(f"job {self._spec.id}: item {reduction.next} has no result; nothing was published")
 
-    def _put_in_place(self, idx: int, path: str, staged: str) -> None:
-        final = storage.local_path(path)
-        storage.make_folders(os.path.dirname(final))
-        replaced = self._spec.replaces[idx]
-        if replaced is None:
-            try:
-                os.link(staged, final)
-            except FileExistsError:
-                raise Conflict(f"{path} has come into existence meanwhile; it was left as it is") from None
-        else:
-            if token_of(final) not in (replaced, None):
-                raise Conflict(f"{path} was changed by someone else meanwhile; it was left as it is")
-            os.rename(staged, final)
-        storage.sync_folder(os.path.dirname(final))
+    def _survey(self, results: Results) -> Callable[[], Iterator[bytes]]:
+        def payloads() -> Iterator[bytes]:
+            for run, segment in self._journal.winners():
+                yield from results.payloads(run, segment)
+
+        return payloads
+
+    def _staged(self, idx: int) -> str:
+        return staged_path(self._engine, idx)
 
     # Cleaning up
 
@@ -159,6 +176,7 @@ class Finishing:
         if not isinstance(writer, SegmentWriter):
             self._in_reducer("cleanup", row.idx)
         reach("half-cleaned")
+        storage.unlink_if_there(self._staged(row.idx))
         batchfiles.delete(writer.path, self._spec.id)
         self._journal.set_output(row.idx, "cleaned")
 
@@ -168,7 +186,7 @@ class Finishing:
         if self._reducer is None:
             self._write_catalogue()
             here = self._engine.runs_here
-            self._reducer = (_ReduceHere if here else _ReduceProcess)(self._engine, self._catalogue)
+            self._reducer = (ReduceHere if here else ReduceProcess)(self._engine, self._catalogue)
         return self._reducer.ask({"op": operation, "output": idx, **values})
 
     @property
@@ -181,127 +199,42 @@ class Finishing:
                 file.write(f"{run.start} {run.end} {run.size} {run.nonce}\n")
 
 
-class _ReduceProcess:
-    """The process that runs a custom writer's reduce and cleanup."""
-
-    def __init__(self, engine: Engine, catalogue: str) -> None:
-        from skybatch.executors.base import ExecutorOptions
-        from skybatch.executors.local import LocalExecutor
-
-        self._engine = engine
-        options = engine.options
-        executor = LocalExecutor(
-            ExecutorOptions(
-                env=resolve(options.env), activate_env=options.activate_env, log_folder=str(engine.folder.logs)
-            )
-        )
-        config = {
-            **engine._spec_config(0),
-            "role": "reduce",
-            "log": str(engine.folder.logs / "reduce.log"),
-            "catalogue": catalogue,
-            "batch_timeout_s": None,
-        }
-        config["refs"] = {key: ref for key, ref in config["refs"].items() if key != "mapper"}
-        self._channel: WorkerChannel = executor.start(0, config)
-        self._frames: list[Frame] = []
-
-    def ask(self, frame: Frame) -> Frame:
-        """Have one operation done; its answer. Raises JobFailed with the writer's traceback."""
-        self._channel.send(frame)
-        while True:
-            answer = self._next()
-            if answer is None or answer["op"] in ("lost", "broken"):
-                self._fail(frame, answer)
-            elif answer["op"] in ("reduced", "cleaned"):
-                return answer
-
-    def _next(self) -> Frame | None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._channel, selectors.EVENT_READ)
-            while not self._frames:
-                selector.select()
-                frames = self._channel.receive()
-                if frames is None:
-                    return None
-                self._frames = frames
-        return self._frames.pop(0)
-
-    def _fail(self, asked: Frame, answer: Frame | None) -> None:
-        told = answer or {}
-        cause = told.get("message") or self._channel.last_words() or "its process died"
-        _fail(self._engine, asked, {**told, "message": cause})
-
-    def close(self) -> None:
-        """End the process."""
-        try:
-            self._channel.send({"op": "stop"})
-        except OSError:
-            pass
-        self._channel.close()
-        if not self._channel.wait(5):
-            self._channel.kill()
-            self._channel.wait(5)
+def staged_path(engine: Engine, idx: int) -> str:
+    """Where an output is put together before it is published: on the same filesystem, for objects in the job's folder."""
+    path = engine.formats.writers[idx].path
+    if storage.is_local(path):
+        return f"{batchfiles.folder(path, engine.spec.id)}/output.part"
+    return str(engine.folder.path / "staged" / str(idx))
 
 
-class _ReduceHere:
-    """Reduce and cleanup in the engine's own process, for the executor that works there."""
-
-    def __init__(self, engine: Engine, catalogue: str) -> None:
-        from skybatch.worker import reducing
-
-        self._engine, self._carry_out = engine, reducing.carry_out
-        batchfiles.set_catalogue(engine.spec.id, lambda: reducing.read_catalogue(catalogue))
-
-    def ask(self, frame: Frame) -> Frame:
-        """Have one operation done; its answer. Raises JobFailed with the writer's traceback."""
-        try:
-            return self._carry_out(self._engine.formats.writers[frame["output"]], self._engine.spec.id, frame)
-        except Interrupted:
-            raise
-        except BaseException as error:
-            from skybatch.worker.fault import describe
-
-            _fail(self._engine, frame, describe(error))
-
-    def close(self) -> None:
-        """The job's batch files are listed again."""
-        batchfiles.forget_catalogue(self._engine.spec.id)
+def results_of(writer: SegmentWriter, spec: JobSpec, idx: int) -> Results:
+    """Where the winners' results for an output lie."""
+    return Results(writer=writer, idx=idx, folder=batchfiles.folder(writer.path, spec.id))
 
 
-def _fail(engine: Engine, asked: Frame, told: Frame) -> NoReturn:
-    """A custom reduce or cleanup failed: so has the job, resumably."""
-    spec = engine.spec
-    what = f"{asked['op']} of output {spec.outputs[asked['output']]['path']}: {told['message']}"
-    text = f"{told['traceback'].rstrip()}\n" if told.get("traceback") and not told.get("expected") else ""
-    engine.journal.set_state("failed", what)
-    raise JobFailed(
-        spec.id, f"{text}{what}\n  log: {engine.folder.logs / 'reduce.log'}", f"skybatch resume {spec.id}"
-    )
+def begin(
+    engine: Engine, writer: SegmentWriter, row: OutputRow, survey: Callable[[], Iterator[bytes]] | None = None
+) -> Reduction:
+    """Begin to put an output together in a local file, or go on from where its progress says."""
+    results, staged = results_of(writer, engine.spec, row.idx), staged_path(engine, row.idx)
+    if is_assembled(writer):
+        return Assembling(results, staged, survey)
+    return Copying(results, staged, row.progress)
 
 
-def token_of(path: str) -> Token | None:
-    """How the file at `path` is recognised; None when there is none."""
-    try:
-        return _token(os.stat(path))
-    except FileNotFoundError:
-        return None
+def merge_behind(engine: Engine) -> dict[int, MergeBehind]:
+    """Have every output that can be put together behind the running job put together, by its number."""
+    merging = {}
+    for row in engine.journal.outputs():
+        writer = engine.formats.writers[row.idx]
+        if row.state != "open" or not isinstance(writer, SegmentWriter):
+            continue
+        if storage.is_local(writer.path) or is_assembled(writer):
+            merging[row.idx] = _behind(engine, writer, row)
+    return merging
 
 
-def _token(stat: os.stat_result) -> Token:
-    return {"inode": stat.st_ino, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+def _behind(engine: Engine, writer: SegmentWriter, row: OutputRow) -> MergeBehind:
+    past_dead = engine.spec.on_error == "skip"
+    return MergeBehind(lambda: begin(engine, writer, row), engine.folder.journal, past_dead=past_dead)
 
-
-def staged_path(writer: OutputWriter, spec: JobSpec) -> str:
-    """Where an output is put together before it is published: on the same filesystem."""
-    return f"{batchfiles.folder(writer.path, spec.id)}/output.part"
-
-
-def winner_piece(writer: OutputWriter, spec: JobSpec, run: Run, segment: Segment, idx: int) -> Piece:
-    """The bytes of one winner for output `idx`. Raises SegmentDamaged."""
-    file = segment.info["files"][idx]
-    path = f"{batchfiles.folder(writer.path, spec.id)}/{file['name']}"
-    if (run.start, run.end) == (segment.start, segment.end):
-        return Piece(path, 0, file["data"])
-    ((offset, length),) = extents(read_index(Path(path)), run.start, run.end)
-    return Piece(path, offset, length)

@@ -47,13 +47,15 @@ class Loop:
         batch_timeout_s: float | None,
         code: str,
         on_progress: Callable[[Loop], None],
+        before_commit: Callable[[Changes], None],
         on_commit: Callable[[Changes], None],
         notify: Callable[..., None],
     ) -> None:
         self._journal, self._workers, self._selector = journal, executor_workers, selector
         self._control, self._interrupts = control, interrupts
         self._batch_timeout_s, self._code = batch_timeout_s, code
-        self._on_progress, self._on_commit, self._notify = on_progress, on_commit, notify
+        self._on_progress, self._notify = on_progress, notify
+        self._before_commit, self._on_commit = before_commit, on_commit
         self.scheduler: Scheduler | None = None
         self.stop: Stop | None = None
         self._draining = False
@@ -81,9 +83,16 @@ class Loop:
             self._interrupts.raise_missed()
         return stop
 
+    def renew(self) -> None:
+        """Make ready for mapping once more, with other workers."""
+        self.scheduler = None
+        self._early, self._start_failures = [], 0
+        self._holders.clear()
+
     def _map(self) -> Stop | None:
         assert self.scheduler is not None
-        for number in self._early:
+        early, self._early = self._early, []
+        for number in early:
             self._handle(WorkerReady(number))
         self._flush()
         while not self.scheduler.finished and self.stop is None:
@@ -149,6 +158,7 @@ class Loop:
         """Commit the turn's changes, then let the world know."""
         if self._changes:
             changes, self._changes = self._changes, Changes()
+            self._before_commit(changes)
             reach("before-commit")
             self._journal.commit(changes)
             reach("after-commit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import queue
 import selectors
 import threading
 from collections.abc import Callable
@@ -13,18 +14,21 @@ from skybatch import plugins
 from skybatch.engine.control import ControlServer
 from skybatch.engine.environment import resolve
 from skybatch.engine.events import Settings, Unit
-from skybatch.engine.finish import Conflict, Finishing, staged_path, winner_piece
+from skybatch.engine.finish import Finishing, merge_behind
 from skybatch.engine.folder import JobFolder
 from skybatch.engine.interrupts import Interrupted, Interrupts, say
 from skybatch.engine.loop import Loop, Stop
 from skybatch.engine.merge_behind import MergeBehind
+from skybatch.engine.placing import Conflict
+from skybatch.engine.reduction import LostResults
+from skybatch.engine.revoking import revoke
 from skybatch.engine.scheduler import Scheduler
 from skybatch.engine.spec import JobSpec
 from skybatch.engine.workers import Workers
-from skybatch.errors import CodeChanged, JobFailed, JournalError, OutputExists, Paused, SkybatchError
+from skybatch.errors import CodeChanged, JobFailed, JournalError, OutputExists, Paused, SkybatchError, StorageFailed
 from skybatch.executors.base import Executor, ExecutorOptions
 from skybatch.failpoints import reach
-from skybatch.formats.base import InputReader, OutputWriter, SegmentWriter, WindowReader
+from skybatch.formats.base import InputReader, OutputWriter, WindowReader
 from skybatch.journal.journal import Journal
 from skybatch.journal.rows import Changes
 from skybatch.worker.frames import Frame
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from skybatch.engine.progress import ProgressDisplay
 
 LOG_CAP = 10 << 20
+REVOCATIONS_MAX = 3
+"""How often one run maps ranges again whose stored results were lost, before it gives the storage up."""
 EARLY_WORKERS = 2
 """How many workers start before the length is known: enough to hide their start, few enough for a tiny job."""
 
@@ -102,20 +108,19 @@ class Engine:
     def _run_beside_worker(self, on_listening: Callable[[], None]) -> None:
         """The worker has this thread, for debuggers; the engine gets one of its own."""
         errors: list[BaseException] = []
-        started = threading.Event()
+        workers: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: one is to be served; False: no more
 
         def engine() -> None:
             try:
-                self._run(on_listening, started.set)
+                self._run(on_listening, lambda: workers.put(True))
             except BaseException as error:
                 errors.append(error)
             finally:
-                started.set()
+                workers.put(False)
 
         thread = threading.Thread(target=engine, name="skybatch_engine")
         thread.start()
-        started.wait()
-        if hasattr(self._executor, "_theirs"):
+        while workers.get():
             self._executor.serve()  # type: ignore[attr-defined]
         thread.join()
         if errors:
@@ -138,7 +143,8 @@ class Engine:
                 interrupts=interrupts,
                 batch_timeout_s=self.spec.batch_timeout_s,
                 code=self.code,
-                on_commit=self._merge_behind,
+                before_commit=self._add_progress,
+                on_commit=self._tell_merging,
                 on_progress=lambda loop: self._tell(control, loop.scheduler),
                 notify=self._notify,
             )
@@ -148,6 +154,8 @@ class Engine:
                 self._phases(loop, workers, control, on_started)
             except Interrupted as interrupted:
                 self._interrupted(interrupted)
+            except StorageFailed as error:
+                self._storage_failed(error)
             except OSError as error:
                 self._disk_full(error)
             finally:
@@ -169,33 +177,39 @@ class Engine:
         loop.on_signal(count, number)
 
     def _phases(self, loop: Loop, workers: Workers, control: ControlServer, on_started: Callable[[], None]) -> None:
-        state = self.journal.job().state
         self._notify("skybatch_job_started", spec=self.spec)
-        if not self._is_mapped():
-            if state not in ("planning", "running"):
-                self.journal.set_state("running" if self.journal.job().length is not None else "planning")
-            stop = self._map(loop, workers, control, on_started)
-            if stop is not None:
-                self._end(stop)
-        else:
-            on_started()
-        self._tell(control, loop.scheduler)
-        workers.dismiss()
-        finishing = Finishing(self)
-        try:
-            finishing.finish()
-        except Conflict as conflict:
-            self._end(Stop(state="conflict", cause=str(conflict), exit_code=73))
-        except SkybatchError as error:
-            if isinstance(error, (Paused, JobFailed, JournalError)):
-                raise
-            self._end(Stop(state="failed", cause=str(error), exit_code=1))
+        for revoked in range(REVOCATIONS_MAX + 1):
+            if not self._is_mapped():
+                self._map_all(loop, workers, control, on_started)
+            self._tell(control, loop.scheduler)
+            workers.dismiss()
+            try:
+                Finishing(self).finish()
+                break
+            except LostResults as lost:
+                if revoked == REVOCATIONS_MAX:
+                    self._end(Stop(state="failed", cause=f"again: {lost}", exit_code=1))
+                revoke(self, lost)
+                loop.renew()
+            except Conflict as conflict:
+                self._end(Stop(state="conflict", cause=str(conflict), exit_code=73))
+            except SkybatchError as error:
+                if isinstance(error, (Paused, JobFailed, JournalError, StorageFailed)):
+                    raise
+                self._end(Stop(state="failed", cause=str(error), exit_code=1))
         self._notify("skybatch_job_finished", state=self.journal.job().state)
+
+    def _map_all(
+        self, loop: Loop, workers: Workers, control: ControlServer, on_started: Callable[[], None]
+    ) -> None:
+        if self.journal.job().state not in ("planning", "running"):
+            self.journal.set_state("running" if self.journal.job().length is not None else "planning")
+        stop = self._map(loop, workers, control, on_started)
+        if stop is not None:
+            self._end(stop)
 
     def _is_mapped(self) -> bool:
         """Whether nothing is left to map: winners and what was set aside cover the dataset."""
-        if any(row.state != "open" for row in self.journal.outputs()):
-            return True
         length = self.journal.job().length
         if length is None:
             return False
@@ -204,21 +218,16 @@ class Engine:
             counts.dead_items == 0 or self.spec.on_error == "skip"
         )
 
-    def _begin_merging(self) -> None:
-        """Merge behind a fresh job; a resumed one has it all to do in the end."""
-        for idx, writer in enumerate(self.formats.writers):
-            if isinstance(writer, SegmentWriter):
-                staged = staged_path(writer, self.spec)
-                self.merging[idx] = MergeBehind(staged, writer.header())
+    def _add_progress(self, changes: Changes) -> None:
+        for idx, merging in self.merging.items():
+            progress = merging.take_progress()
+            if progress is not None:
+                changes.progress[idx] = progress
 
-    def _merge_behind(self, changes: Changes) -> None:
-        if self.merging and changes.won:
-            segments = {segment.nonce: segment for segment in changes.segments}
-            for idx, merging in self.merging.items():
-                for run in changes.won:
-                    assert run.nonce is not None
-                    piece = winner_piece(self.formats.writers[idx], self.spec, run, segments[run.nonce], idx)
-                    merging.add(run.start, run.end, piece)
+    def _tell_merging(self, changes: Changes) -> None:
+        if changes.won or changes.dead:
+            for merging in self.merging.values():
+                merging.tell()
 
     # Planning and mapping
 
@@ -235,8 +244,10 @@ class Engine:
             ),
             **self._restored(),
         )
-        if not scheduler.won_items:
-            self._begin_merging()
+        if not scheduler.finished:
+            self.merging = merge_behind(self)
+            for merging in self.merging.values():
+                merging.tell()
         ranges = -(-length // self.spec.batch_size)
         self._length = length
         stop = loop.map(scheduler, min(workers.slots, max(1, ranges)))
@@ -348,6 +359,13 @@ class Engine:
         if state in ("published", "cleaned"):
             raise Paused(self.spec.id, f"{cause}; the output is published", self._command, exit_code=code)
         self._end(Stop(state="paused", cause=cause, exit_code=code))
+
+    def _storage_failed(self, error: StorageFailed) -> None:
+        """A store that does not answer, or refuses, pauses the job."""
+        cause = f"storage failed: {error}"
+        if self.journal.job().state in ("published", "cleaned"):
+            raise Paused(self.spec.id, f"{cause}; the output is published", self._command) from error
+        self._end(Stop(state="paused", cause=cause, exit_code=75))
 
     def _disk_full(self, error: OSError) -> None:
         """A full disk pauses the job; any other error is passed on."""

@@ -187,11 +187,15 @@ class SegmentWriter(OutputWriter):
         storage.write_bytes(path, self.encode(results, start_idx))
         return path
 
-    def reduce_results(self, job_id: str) -> None:
-        """Merge by hand what a job left behind; raises MissingBatches when there are gaps."""
-        from skybatch.formats import merge
+    def reduce_results(self, job_id: str, *, partial: bool = False) -> None:
+        """Merge by hand what a job left behind, from any machine that sees it; the engine does without this.
 
-        merge.merge_by_hand(self, job_id)
+        Raises MissingBatches for gaps unless `partial`; OutputExists for an output that is from somewhere else. A
+        resume of that job may replace what this wrote.
+        """
+        from skybatch.formats import by_hand
+
+        by_hand.reduce(self, job_id, partial=partial)
 
     def cleanup(self, job_id: str) -> None:
         """Delete the job's batch files and segments of this output."""

@@ -10,11 +10,11 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from skybatch.errors import MissingBatches
-from skybatch.formats import storage
+from skybatch.formats import storage, stores
 
 TEMP_NAME = ".sky_batch_tmp"
 _NAME = re.compile(r"(\d{12})-(\d{12})-([0-9a-z]+)\.(jsonl|seg)")
@@ -73,7 +73,7 @@ def list_files(output_path: str, job_id: str) -> list[str]:
     """One file per range, in order, without overlap. Raises MissingBatches when items are missing."""
     catalogue = _catalogues.get(job_id)
     if catalogue is None:
-        return [path for _, _, path in cover(output_path, job_id, "jsonl")]
+        return [path for _, _, path in _cover(output_path, job_id)]
     paths = []
     for start, end, nonce in ranges(catalogue()):
         path = _path(output_path, job_id, start, end, nonce)
@@ -90,14 +90,22 @@ def ranges(stretches: Iterable[Stretch]) -> Iterable[tuple[int, int, str]]:
             yield start, min(start + stretch.size - 1, stretch.end), stretch.nonce
 
 
-def cover(output_path: str, job_id: str, kind: str) -> list[tuple[int, int, str]]:
-    """An ordered cover of the items by files of one kind, from a listing; `(start, end, path)` each.
+def segment_names(output_path: str, job_id: str) -> Iterator[tuple[int, int, str]]:
+    """First item, last item and name of every complete segment in the folder, in no order."""
+    names = set(_listing(folder(output_path, job_id)))
+    for match in map(_NAME.fullmatch, names):
+        if match and match[4] == "seg" and (storage.is_local(output_path) or f"{match[0][:-4]}.idx" in names):
+            yield int(match[1]), int(match[2]), match[0]
+
+
+def _cover(output_path: str, job_id: str) -> list[tuple[int, int, str]]:
+    """An ordered cover of the items by batch files, from a listing; `(start, end, path)` each.
 
     Raises MissingBatches at the first gap. How many items there should be is not known here, so a missing
     end cannot be noticed.
     """
     place = folder(output_path, job_id)
-    found = sorted((int(m[1]), -int(m[2]), m[0]) for m in map(_NAME.fullmatch, _listing(place)) if m and m[4] == kind)
+    found = sorted((int(m[1]), -int(m[2]), m[0]) for m in map(_NAME.fullmatch, _listing(place)) if m and m[4] == "jsonl")
     chosen: list[tuple[int, int, str]] = []
     expected = 0
     for start, negative_end, name in found:
@@ -116,9 +124,8 @@ def delete(output_path: str, job_id: str) -> None:
     """Remove one output's temporary folder, and the folders above it once they are empty."""
     place = folder(output_path, job_id)
     if not storage.is_local(place):
-        store, name = storage.filesystem(place)
-        if store.exists(name):
-            store.rm(name, recursive=True)
+        store = stores.of(place)
+        store.delete(found.path for found in store.list(place))
         return
     shutil.rmtree(place, ignore_errors=True)
     for parent in (os.path.dirname(place), os.path.dirname(os.path.dirname(place))):
@@ -134,8 +141,7 @@ def _path(output_path: str, job_id: str, start: int, end: int, nonce: str) -> st
 
 def _listing(place: str) -> list[str]:
     if not storage.is_local(place):
-        store, name = storage.filesystem(place)
-        return [path.rsplit("/", 1)[-1] for path in store.ls(name, detail=False)] if store.exists(name) else []
+        return [found.path.rsplit("/", 1)[-1] for found in stores.of(place).list(place)]
     try:
         return os.listdir(place)
     except FileNotFoundError:

@@ -3,40 +3,93 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import secrets
+import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from skybatch.errors import SegmentDamaged
-from skybatch.formats import batchfiles, storage
-from skybatch.formats.base import SegmentWriter
-from skybatch.formats.segment import extents, read_index
+from skybatch.formats import segment, storage
 from skybatch.formats.stores.base import Piece
 
-_COPY_SIZE = 64 << 20
+_COPY_SIZE, _READ_SIZE = 64 << 20, 8 << 20
+
+
+class Mark(NamedTuple):
+    """How far a file is durable."""
+
+    offset: int  # bytes
+    inode: int
 
 
 class Merger:
-    """Builds the output file next to its final place. Not durable before `finish`."""
+    """Builds a file next to its final place. Durable up to the last `checkpoint`, and after `finish`."""
 
-    def __init__(self, path: str, header: bytes) -> None:
+    def __init__(self, path: str, header: bytes, mark: Mark | None = None) -> None:
+        """Begin with the header; or go on at `mark`, with what is behind it cut off, where the file still is that one.
+
+        `went_on` says which.
+        """
         storage.make_folders(os.path.dirname(path))
         self.path = path
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self._fd = storage.private(os.open(path, flags, 0o666))
-        storage.write_all(self._fd, header)
+        self.went_on = mark is not None and self._go_on(mark)
+        if not self.went_on:
+            storage.unlink_if_there(path)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._fd = storage.private(os.open(path, flags, 0o666))
+            storage.write_all(self._fd, header)
+
+    def _go_on(self, mark: Mark) -> bool:
+        try:
+            self._fd = storage.private(os.open(self.path, os.O_WRONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            return False
+        stat = os.fstat(self._fd)
+        if stat.st_ino != mark.inode or stat.st_size < mark.offset or stat.st_nlink > 1:  # a second name: published
+            self.close()
+            return False
+        os.ftruncate(self._fd, mark.offset)
+        os.lseek(self._fd, mark.offset, os.SEEK_SET)
+        return True
 
     def add(self, piece: Piece) -> None:
         """Append a piece. Raises SegmentDamaged when the file is not there or too short."""
+        source = _open(piece.path)
         try:
-            source = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise SegmentDamaged(f"{piece.path}: {error.strerror}") from error
-        try:
-            _copy(source, self._fd, piece)
-            storage.start_writeback(self._fd)
-            os.posix_fadvise(source, 0, 0, os.POSIX_FADV_DONTNEED)  # it will hardly be read again
+            self._copy(source, piece)
         finally:
             os.close(source)
+
+    def append(self, data: bytes) -> None:
+        """Append bytes."""
+        storage.write_all(self._fd, data)
+
+    def add_segment(self, path: str, start: int, end: int) -> None:
+        """Append the results of items `start` to `end`. Raises SegmentDamaged unless they are as they were sealed."""
+        source = _open(path)
+        try:
+            index = segment.index_of(source, path)
+            segment.check_payloads(source, index, start, end)
+            chosen = index.part(start, end)
+            offset = chosen[0].offset
+            self._copy(source, Piece(path, offset, chosen[-1].offset + chosen[-1].length - offset))
+        finally:
+            os.close(source)
+
+    def _copy(self, source: int, piece: Piece) -> None:
+        _, offset, left, _ = piece
+        while left:
+            done = os.copy_file_range(source, self._fd, min(left, _COPY_SIZE), offset)
+            if not done:
+                raise SegmentDamaged(f"{piece.path}: {left} bytes are missing at its end")
+            offset, left = offset + done, left - done
+        storage.start_writeback(self._fd)
+        os.posix_fadvise(source, 0, 0, os.POSIX_FADV_DONTNEED)  # it will hardly be read again
+
+    def checkpoint(self) -> Mark:
+        """Make durable what is there."""
+        os.fsync(self._fd)
+        return Mark(os.lseek(self._fd, 0, os.SEEK_CUR), os.fstat(self._fd).st_ino)
 
     def finish(self, footer: bytes) -> os.stat_result:
         """Make the file durable; return its stat."""
@@ -53,54 +106,46 @@ class Merger:
             self._fd = -1
 
 
-def _copy(source: int, target: int, piece: Piece) -> None:
-    offset, left = piece.offset, piece.length
-    while left:
-        done = os.copy_file_range(source, target, min(left, _COPY_SIZE), offset)
-        if not done:
-            raise SegmentDamaged(f"{piece.path}: {left} bytes are missing at its end")
-        offset, left = offset + done, left - done
-
-
-def merge_by_hand(writer: SegmentWriter, job_id: str) -> None:
-    """Merge what lies in the temporary folder, without the journal, and put it at the writer's path.
-
-    For a job that cannot be resumed; replaces what is at the path. Raises MissingBatches for gaps.
-    """
-    storage.local_path(writer.path)
-    merger = Merger(f"{batchfiles.folder(writer.path, job_id)}/by-hand.part", writer.header())
+def _open(path: str) -> int:
     try:
-        for piece in _found(writer.path, job_id):
-            merger.add(piece)
-        merger.finish(writer.footer())
-    finally:
-        merger.close()
-    final = storage.local_path(writer.path)
-    os.rename(merger.path, final)
-    storage.sync_folder(os.path.dirname(final))
-
-
-def _found(path: str, job_id: str) -> Iterable[Piece]:
-    for start, end, name in batchfiles.cover(path, job_id, "seg"):
-        ((offset, length),) = extents(read_index(Path(name)), start, end)
-        yield Piece(name, offset, length)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SegmentDamaged(f"{path}: {error.strerror}") from error
 
 
 def concatenate(paths: list[str], target: str) -> None:
-    """Join whole files into one, published when complete."""
-    if not storage.is_local(target):
-        storage.write_bytes(target, b"".join(map(storage.read_bytes, paths)))
-        return
-    final = storage.local_path(target)
+    """Join whole files, wherever they are, into one, published when complete; a few megabytes are in memory."""
+    local = storage.is_local(target)
+    final = storage.local_path(target) if local else _temporary()
     merger = Merger(f"{final}.{os.getpid()}.part", b"")
     try:
         for path in paths:
-            merger.add(Piece(path, 0, os.stat(path).st_size))
+            _add_file(merger, path)
         merger.finish(b"")
-        os.rename(merger.path, final)
-    except BaseException:
-        storage.unlink_if_there(merger.path)
-        raise
+        if local:
+            os.rename(merger.path, final)
+            storage.sync_folder(os.path.dirname(final))
+        else:
+            from skybatch.formats import stores
+
+            stores.of(target).put(target, Path(merger.path))
     finally:
         merger.close()
-    storage.sync_folder(os.path.dirname(final))
+        storage.unlink_if_there(merger.path)
+
+
+def _add_file(merger: Merger, path: str) -> None:
+    if storage.is_local(path):
+        plain = storage.local_path(path)
+        merger.add(Piece(plain, 0, os.stat(plain).st_size))
+        return
+    from skybatch.formats import stores
+
+    store = stores.of(path)
+    found = store.info(path)
+    for start in range(0, found.size, _READ_SIZE):
+        merger.append(store.read(path, start, min(start + _READ_SIZE, found.size), version=found.version))
+
+
+def _temporary() -> str:
+    return f"{tempfile.gettempdir()}/skybatch-{secrets.token_hex(8)}"

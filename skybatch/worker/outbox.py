@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from skybatch.errors import StorageFailed
 from skybatch.formats import batchfiles, durability, storage
 from skybatch.formats.base import Item, OutputWriter, SegmentWriter
-from skybatch.formats.segment import SegmentFile
+from skybatch.formats.segment import Sealed, Segment, SegmentFile, SegmentObjects
 from skybatch.worker.fault import describe, kind_of
 from skybatch.worker.frames import Frame
 from skybatch.worker.mark import WRITING, Mark, NoMark
@@ -121,11 +122,11 @@ class Sealer:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._queue: queue.Queue[tuple[list[SegmentFile | None], list[str], Frame] | None] = queue.Queue(SEALING)
+        self._queue: queue.Queue[tuple[list[Segment | None], list[str], Frame] | None] = queue.Queue(SEALING)
         self._thread = threading.Thread(target=self._run, daemon=True, name="skybatch_seal")
         self._thread.start()
 
-    def put(self, segments: list[SegmentFile | None], paths: list[str], done: Frame) -> None:
+    def put(self, segments: list[Segment | None], paths: list[str], done: Frame) -> None:
         """Seal the segments, make other files durable, then send `done`; waits while several are being sealed."""
         self._queue.put((segments, paths, done))
 
@@ -145,11 +146,19 @@ class Sealer:
                 failed = True
                 tell_failed(self._channel, error)
 
-    def _seal(self, segments: list[SegmentFile | None], paths: list[str], done: Frame) -> None:
+    def _seal(self, segments: list[Segment | None], paths: list[str], done: Frame) -> None:
         durability.make_durable(paths)
         sealed = [None if segment is None else segment.seal() for segment in segments]
-        files = [None if s is None else {"name": s.name, "size": s.size, "data": s.data_size} for s in sealed]
-        self._channel.send({**done, "files": files})
+        self._channel.send({**done, "files": [None if one is None else _told(one) for one in sealed]})
+
+
+def _told(sealed: Sealed) -> dict[str, Any]:
+    told = {"name": sealed.name, "size": sealed.size, "data": sealed.data_size}
+    return told if sealed.version is None else {**told, "version": sealed.version}
+
+
+def _segment(folder: str, nonce: str) -> Segment:
+    return SegmentFile(Path(folder), nonce) if storage.is_local(folder) else SegmentObjects(folder, nonce)
 
 
 def tell_failed(channel: Channel, error: BaseException) -> None:
@@ -183,7 +192,7 @@ class Storing:
         self._ranges = self._size = 0
         self._began = 0.0
         self._nonce = ""
-        self._segments: list[SegmentFile | None] = []
+        self._segments: list[Segment | None] = []
 
     def take(self, group: list[Unfinished]) -> None:
         """Store a group of results. Raises OSError when storage fails."""
@@ -210,7 +219,8 @@ class Storing:
             self._start = batch.start
         self._end = batch.end
         self._ranges += 1
-        if batch.last or time.monotonic() - self._began >= SEAL_SECONDS:
+        is_full = any(segment is not None and segment.is_full for segment in self._segments)
+        if batch.last or is_full or time.monotonic() - self._began >= SEAL_SECONDS:
             self.seal()
 
     def _open(self, batch: Batch) -> None:
@@ -221,7 +231,7 @@ class Storing:
         self._grant, self._size, self._nonce = batch.grant, batch.size, secrets.token_hex(6)
         self._began = max(batch.taken_at, self._sealed_at)
         self._segments = [
-            SegmentFile(Path(folder), self._nonce) if isinstance(writer, SegmentWriter) else None
+            _segment(folder, self._nonce) if isinstance(writer, SegmentWriter) else None
             for writer, folder in zip(self._writers, self._folders, strict=True)
         ]
         batchfiles.set_attempt(self._nonce)
@@ -232,6 +242,9 @@ class Storing:
             for writer in self._uploaders:
                 storage.use_scratch(batchfiles.scratch(writer.path, self._job_id))
                 writer.upload_batch(results, batch.start, batch.end, self._job_id)
+        except StorageFailed:
+            self.seal() if self._ranges else self._abandon()
+            raise  # no item is to blame
         except BaseException as error:  # sys.exit() too would end no more than this thread, and nobody would notice
             if not self._ranges:
                 self._abandon()

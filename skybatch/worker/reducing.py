@@ -25,16 +25,13 @@ def reduce_outputs(channel: Channel, config: Frame) -> None:
 
 
 def carry_out(writer: OutputWriter, job_id: str, frame: Frame) -> Frame:
-    """Carry out one frame; the answer to it. In a store that is not local a writer's one put publishes it."""
+    """Carry out one frame; the answer to it."""
     try:
         if frame["op"] != "reduce":
             writer.cleanup(job_id)
             return {"op": "cleaned"}
         storage.use_scratch(batchfiles.scratch(writer.path, job_id))
-        if not storage.is_local(writer.path):
-            writer.reduce_results(job_id)
-            return {"op": "reduced", "staged": False}
-        with staging.held_back(writer.path, frame["staged"]) as held:
+        with staging.held_back(writer.commit_path(), frame["staged"]) as held:
             writer.reduce_results(job_id)
         return {"op": "reduced", "staged": held.written}
     finally:

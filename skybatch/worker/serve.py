@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 
+from skybatch.errors import StorageFailed
 from skybatch.worker.frames import Decoder, Frame, encode, write_all
 from skybatch.worker.mark import Mark, NoMark
 
@@ -70,6 +71,10 @@ def serve(channel: Channel, mark: Mark | NoMark, config: Frame) -> None:
             from skybatch.worker.session import Session
 
             Session(channel, mark, config).run()
+    except StorageFailed as error:
+        from skybatch.worker.fault import describe
+
+        channel.send({"op": "storage", **describe(error)})
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             return  # the engine is gone

@@ -9,7 +9,7 @@ import time
 import traceback
 from typing import Any
 
-from skybatch.errors import MapperError, ResultError
+from skybatch.errors import MapperError, ResultError, StorageFailed
 from skybatch.formats.base import InputReader, Item, OutputWriter, SegmentWriter
 from skybatch.worker import code, mapper, runtime
 from skybatch.worker.fault import describe, kind_of
@@ -98,6 +98,10 @@ class Session:
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt) and loaded.error is None:
                     raise
+                if isinstance(error, StorageFailed):  # no item is to blame
+                    self._channel.send({"op": "storage", **describe(error)})
+                    self.ended = True
+                    return None
                 self._outbox.put(self._fault(Batch(loaded, start, end, [], slot), error, "read"))
                 self._mark.put_down(MAPPING + slot)
                 continue

@@ -16,7 +16,7 @@ import pytest
 
 import skybatch
 from skybatch import Dataset, JobFailed, JsonWriter, io_formats, utils
-from skybatch.errors import UsageError
+from skybatch.errors import OutputExists, UsageError
 from tests.api.scripts import run_well, write
 
 Batch = list[dict[str, Any]]
@@ -86,8 +86,22 @@ def test_outputs_in_memory_work_here_and_nowhere_else() -> None:
         memory.rm("/inline_test", recursive=True)
     with pytest.raises(UsageError, match="executor='inline'"):
         Dataset(Count("")).map(same, output=Merged(path))
-    with pytest.raises(UsageError, match="only local paths"):
-        Dataset(Count("")).map(same, output=JsonWriter(path), executor="inline")
+
+
+def test_segments_in_memory_are_merged_there(tmp_path: Path) -> None:
+    path = "memory://inline_test/out.jsonl"
+    memory = fsspec.filesystem("memory")
+    rows = [{"i": number} for number in range(10)]
+    try:
+        Dataset(Count("")).map(same, batch_size=3, output=JsonWriter(path), executor="inline")
+        assert [json.loads(line) for line in memory.cat_file("/inline_test/out.jsonl").splitlines()] == rows
+        assert memory.find("/inline_test") == ["/inline_test/out.jsonl"]
+        with pytest.raises(OutputExists, match="exists"):
+            Dataset(Count("")).map(same, output=JsonWriter(path), executor="inline")
+        Dataset(Count("")).map(same, output=JsonWriter(path), executor="inline", overwrite=True)
+        assert [json.loads(line) for line in memory.cat_file("/inline_test/out.jsonl").splitlines()] == rows
+    finally:
+        memory.rm("/inline_test", recursive=True)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

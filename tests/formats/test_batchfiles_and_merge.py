@@ -130,10 +130,10 @@ def test_merging_by_hand_joins_segments_and_refuses_gaps(tmp_path: Path) -> None
 
     segment(4, "bb")
     with pytest.raises(MissingBatches, match="items 0-3 are missing"):
-        merge.merge_by_hand(writer, "job")
+        writer.reduce_results("job")
     assert not Path(writer.path).exists()
     segment(0, "aa")
-    merge.merge_by_hand(writer, "job")
+    writer.reduce_results("job")
     assert Path(writer.path).read_text() == "".join(f'{{"id":{index}}}\n' for index in range(8))
     writer.cleanup("job")
     assert list(tmp_path.iterdir()) == [Path(writer.path)]

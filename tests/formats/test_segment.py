@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skybatch.errors import SegmentDamaged
-from skybatch.formats.segment import TRAILER, SegmentFile, extents, read_index
+from skybatch.formats.segment import TRAILER, SegmentFile, check_payloads, payloads, read_index
 
 Batches = list[tuple[int, bytes]]  # items, payload
 
@@ -28,17 +28,38 @@ def write(folder: Path, batches: Batches, first: int = 0) -> Path:
 def test_every_range_comes_back(batches: Batches, first: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = write(Path(folder), batches, first)
-        entries, data = read_index(path), path.read_bytes()
+        index, data = read_index(path), path.read_bytes()
+        entries = index.entries()
+        assert list(payloads(index, first, entries[-1].end)) == [payload for _, payload in batches]
     assert [data[e.offset : e.offset + e.length] for e in entries] == [payload for _, payload in batches]
     assert [e.crc for e in entries] == [zlib.crc32(payload) for _, payload in batches]
-    assert extents(entries, first, entries[-1].end) == [(0, sum(len(payload) for _, payload in batches))]
+    assert index.data_size == sum(len(payload) for _, payload in batches)
 
 
-def test_part_of_a_segment_is_one_extent(tmp_path: Path) -> None:
-    entries = read_index(write(tmp_path, [(2, b"aa"), (2, b"bbb"), (1, b"c")]))
-    assert extents(entries, 2, 4) == [(2, 4)]
-    with pytest.raises(ValueError, match="not whole ranges"):
-        extents(entries, 1, 4)
+def test_part_of_a_segment_is_whole_ranges(tmp_path: Path) -> None:
+    index = read_index(write(tmp_path, [(2, b"aa"), (2, b"bbb"), (1, b"c")]))
+    assert [(entry.offset, entry.length) for entry in index.part(2, 4)] == [(2, 3), (5, 1)]
+    assert list(payloads(index, 2, 4)) == [b"bbb", b"c"]
+    with pytest.raises(SegmentDamaged, match="not whole ranges"):
+        index.part(1, 4)
+
+
+def test_every_altered_payload_byte_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path, [(2, b"aa"), (2, b"bbb"), (1, b"c")])
+    whole, index = path.read_bytes(), read_index(path)
+    for place in range(index.data_size):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(SegmentDamaged, match="checksum"):
+            list(payloads(read_index(path), 0, 4))
+        with path.open("rb") as file:
+            with pytest.raises(SegmentDamaged, match="checksum"):
+                check_payloads(file.fileno(), index, 0, 4)
+            for start, end in [(0, 1), (2, 3), (4, 4)]:
+                try:
+                    check_payloads(file.fileno(), index, start, end)
+                except SegmentDamaged:
+                    (entry,) = index.part(start, end)
+                    assert entry.offset <= place < entry.offset + entry.length
 
 
 def test_gap_is_refused(tmp_path: Path) -> None:

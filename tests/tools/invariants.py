@@ -119,7 +119,7 @@ def _check_segments(sql: sqlite3.Connection, job_id: str) -> None:
             if stored is not None:
                 file = Path(batchfiles.folder(path, job_id), stored["name"])
                 assert file.stat().st_size == stored["size"]
-                entries = [entry for entry in read_index(file) if start <= entry.start and entry.end <= end]
+                entries = [entry for entry in read_index(file).entries() if start <= entry.start and entry.end <= end]
                 assert sum(entry.end - entry.start + 1 for entry in entries) == end - start + 1
 
 

@@ -149,7 +149,7 @@ def rows(worker: InThread, done: list[Frame]) -> bytes:
     data = b""
     for frame in sorted(done, key=lambda frame: frame["start"]):
         path = folder / frame["files"][0]["name"]
-        data += path.read_bytes()[: sum(entry.length for entry in read_index(path))]
+        data += path.read_bytes()[: read_index(path).data_size]
     return data
 
 

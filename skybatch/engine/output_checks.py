@@ -1,0 +1,55 @@
+"""Whether a job may write where its outputs are to be: looked at before there is a job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from skybatch.errors import OutputExists, UsageError
+from skybatch.formats import storage, stores
+from skybatch.formats.base import OutputWriter
+from skybatch.formats.masking import masked
+
+_REMEDY = "move it away, or allow it to be replaced: overwrite=True (skybatch run --overwrite)"
+
+
+def check_stores(writers: Sequence[OutputWriter], *, inline: bool) -> None:
+    """Raise UsageError for an output in a store where this job cannot put it, or that cannot be used at all."""
+    for writer in writers:
+        if storage.is_local(writer.path):
+            continue
+        stores.of(writer.path)
+        if writer.path.startswith("memory://") and not inline:
+            raise UsageError(f"output {writer.path}: memory is not shared with workers; use executor='inline'")
+
+
+def check_places(writers: Sequence[OutputWriter], *, overwrite: bool) -> None:
+    """Raise OutputExists when something stands at an output's place and may not be replaced."""
+    for writer in writers:
+        if not storage.is_local(writer.path):
+            if not overwrite:
+                _check_in_store(writer)
+            continue
+        path = storage.local_path(writer.path)
+        plain = path.rstrip("/")
+        if os.path.isdir(plain):
+            if os.listdir(plain) and not overwrite:
+                raise OutputExists(f"output {path}: a folder with files in it is there; {_REMEDY}")
+        elif os.path.lexists(plain):
+            if path.endswith("/"):
+                raise OutputExists(f"output {path}: a file is there; move it away")
+            if not overwrite:
+                raise OutputExists(f"output {path} exists; {_REMEDY}")
+
+
+def _check_in_store(writer: OutputWriter) -> None:
+    store, path = stores.of(writer.path), masked(writer.path)
+    if writer.path.endswith("/") or writer.commit_path() != writer.path:
+        if next(iter(store.list(writer.path)), None) is not None:
+            raise OutputExists(f"output {path}: a folder with objects in it is there; {_REMEDY}")
+        return
+    try:
+        store.info(writer.path)
+    except FileNotFoundError:
+        return
+    raise OutputExists(f"output {path} exists; {_REMEDY}")

@@ -1,0 +1,117 @@
+"""Custom writers' reduce and cleanup: in a process of their own, or in the engine's for the executor that works there."""
+
+from __future__ import annotations
+
+import selectors
+from typing import TYPE_CHECKING, NoReturn
+
+from skybatch.engine.environment import resolve
+from skybatch.engine.interrupts import Interrupted
+from skybatch.errors import JobFailed, StorageFailed
+from skybatch.formats import batchfiles
+from skybatch.worker.frames import Frame
+
+if TYPE_CHECKING:
+    from skybatch.engine.run import Engine
+    from skybatch.executors.base import WorkerChannel
+
+
+class ReduceProcess:
+    """The process that runs a custom writer's reduce and cleanup."""
+
+    def __init__(self, engine: Engine, catalogue: str) -> None:
+        from skybatch.executors.base import ExecutorOptions
+        from skybatch.executors.local import LocalExecutor
+
+        self._engine = engine
+        options = engine.options
+        executor = LocalExecutor(
+            ExecutorOptions(
+                env=resolve(options.env), activate_env=options.activate_env, log_folder=str(engine.folder.logs)
+            )
+        )
+        config = {
+            **engine._spec_config(0),
+            "role": "reduce",
+            "log": str(engine.folder.logs / "reduce.log"),
+            "catalogue": catalogue,
+            "batch_timeout_s": None,
+        }
+        config["refs"] = {key: ref for key, ref in config["refs"].items() if key != "mapper"}
+        self._channel: WorkerChannel = executor.start(0, config)
+        self._frames: list[Frame] = []
+
+    def ask(self, frame: Frame) -> Frame:
+        """Have one operation done; its answer. Raises JobFailed with the writer's traceback, StorageFailed."""
+        self._channel.send(frame)
+        while True:
+            answer = self._next()
+            if answer is None or answer["op"] in ("lost", "broken"):
+                self._fail(frame, answer)
+            if answer["op"] == "storage":
+                raise StorageFailed(answer["message"])
+            if answer["op"] in ("reduced", "cleaned"):
+                return answer
+
+    def _next(self) -> Frame | None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._channel, selectors.EVENT_READ)
+            while not self._frames:
+                selector.select()
+                frames = self._channel.receive()
+                if frames is None:
+                    return None
+                self._frames = frames
+        return self._frames.pop(0)
+
+    def _fail(self, asked: Frame, answer: Frame | None) -> NoReturn:
+        told = answer or {}
+        cause = told.get("message") or self._channel.last_words() or "its process died"
+        fail(self._engine, asked, {**told, "message": cause})
+
+    def close(self) -> None:
+        """End the process."""
+        try:
+            self._channel.send({"op": "stop"})
+        except OSError:
+            pass
+        self._channel.close()
+        if not self._channel.wait(5):
+            self._channel.kill()
+            self._channel.wait(5)
+
+
+class ReduceHere:
+    """Reduce and cleanup in the engine's own process, for the executor that works there."""
+
+    def __init__(self, engine: Engine, catalogue: str) -> None:
+        from skybatch.worker import reducing
+
+        self._engine, self._carry_out = engine, reducing.carry_out
+        batchfiles.set_catalogue(engine.spec.id, lambda: reducing.read_catalogue(catalogue))
+
+    def ask(self, frame: Frame) -> Frame:
+        """Have one operation done; its answer. Raises JobFailed with the writer's traceback, StorageFailed."""
+        try:
+            return self._carry_out(self._engine.formats.writers[frame["output"]], self._engine.spec.id, frame)
+        except (Interrupted, StorageFailed):
+            raise
+        except BaseException as error:
+            from skybatch.worker.fault import describe
+
+            fail(self._engine, frame, describe(error))
+
+    def close(self) -> None:
+        """The job's batch files are listed again."""
+        batchfiles.forget_catalogue(self._engine.spec.id)
+
+
+def fail(engine: Engine, asked: Frame, told: Frame) -> NoReturn:
+    """User code that reduces or cleans up failed: so has the job, resumably."""
+    spec = engine.spec
+    what = f"{asked['op']} of output {spec.outputs[asked['output']]['path']}: {told['message']}"
+    text = f"{told['traceback'].rstrip()}\n" if told.get("traceback") and not told.get("expected") else ""
+    engine.journal.set_state("failed", what)
+    raise JobFailed(
+        spec.id, f"{text}{what}\n  log: {engine.folder.logs / 'reduce.log'}", f"skybatch resume {spec.id}"
+    )

@@ -1,0 +1,76 @@
+"""Winners whose stored results are lost: they are revoked, loudly, and mapped again."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from skybatch.engine.finish import results_of
+from skybatch.engine.reduction import LostResults, Results
+from skybatch.errors import SegmentDamaged
+from skybatch.formats import stores
+from skybatch.formats.base import SegmentWriter
+from skybatch.journal.rows import FailureRow, OutputRow, Run, Segment
+
+if TYPE_CHECKING:
+    from skybatch.engine.run import Engine
+
+
+def revoke(engine: Engine, first: LostResults) -> None:
+    """Revoke the winner that was found lost, and every other one that is, in one transaction.
+
+    What was put together of outputs that are not published is begun anew: a later attempt may bring other bytes.
+    """
+    for merging in engine.merging.values():
+        merging.abandon()
+    engine.merging.clear()
+    unpublished = [row for row in engine.journal.outputs() if row.state in ("open", "publishing")]
+    outputs = [_results(engine, row) for row in unpublished]
+    checked = [results for results in outputs if results is not None]
+    lost: list[tuple[Run, str]] = []
+    for run, segment in engine.journal.winners():
+        cause = str(first) if run == first.run else _damage(checked, run, segment)
+        if cause is not None:
+            lost.append((run, cause))
+    for row in unpublished:
+        _abort(engine, row)
+    failures = [_failure(run, cause) for run, cause in lost]
+    engine.journal.revoke([run for run, _ in lost], failures, [row.idx for row in unpublished])
+    for run, cause in lost:
+        _say(f"skybatch: {cause}; items {run.start}-{run.end} are mapped again")
+
+
+def _results(engine: Engine, row: OutputRow) -> Results | None:
+    writer = engine.formats.writers[row.idx]
+    return results_of(writer, engine.spec, row.idx) if isinstance(writer, SegmentWriter) else None
+
+
+def _damage(outputs: list[Results], run: Run, segment: Segment) -> str | None:
+    for results in outputs:
+        try:
+            results.check(run, segment)
+        except SegmentDamaged as error:
+            return str(error)
+    return None
+
+
+def _abort(engine: Engine, row: OutputRow) -> None:
+    """Give up the upload that was begun for an output."""
+    handle = (row.progress or {}).get("handle")
+    if handle is not None:
+        path = engine.formats.writers[row.idx].commit_path()
+        stores.of(path).abort(path, handle)
+
+
+def _failure(run: Run, cause: str) -> FailureRow:
+    return FailureRow(
+        start=run.start, end=run.end, attempt=run.attempt, kind="storage", message=cause, at=time.time()
+    )
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass  # nobody reads

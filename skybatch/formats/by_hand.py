@@ -1,0 +1,200 @@
+"""A segment writer's `reduce_results` called by hand: from any machine that sees the segments, without the journal.
+
+What it publishes is noted, so that a later resume of that very job may replace it: on local disk in the job's
+temporary folder, on an object store by the owner that the object is put with.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from skybatch.errors import MissingBatches, OutputExists, SegmentDamaged
+from skybatch.formats import batchfiles, segment, storage
+from skybatch.formats.base import Restart, SegmentWriter
+
+NOTE = "by-hand.json"
+Token = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive ranges of one segment."""
+
+    index: segment.Index
+    start: int
+    end: int
+
+
+def reduce(writer: SegmentWriter, job_id: str, *, partial: bool) -> None:
+    """Merge what lies in the temporary folder and put it in its place.
+
+    How many items there should be is not known here, so a missing end cannot be noticed. Raises MissingBatches for
+    gaps unless `partial`, OutputExists when something stands there that this call has not put there before.
+    """
+    parts = cover(writer.path, job_id, gaps=partial)
+    if storage.is_local(writer.path):
+        _reduce_locally(writer, job_id, parts)
+    else:
+        _reduce_in_store(writer, job_id, parts)
+
+
+def owner(job_id: str) -> str:
+    """The owner token of objects that were put by hand."""
+    return f"{job_id}.by-hand"
+
+
+def tokens(output_path: str, job_id: str) -> list[Token]:
+    """How the local files that were put in an output's place by hand are recognised."""
+    try:
+        noted: list[Token] = json.loads(Path(batchfiles.folder(output_path, job_id), NOTE).read_bytes())
+        return noted
+    except FileNotFoundError:
+        return []
+
+
+def cover(output_path: str, job_id: str, *, gaps: bool) -> list[Part]:
+    """Every item's results once, in order, by the segments' indexes. Raises MissingBatches at a gap, unless `gaps`."""
+    parts: list[Part] = []
+    expected = 0
+    for index, entry in _in_order(output_path, job_id):
+        if entry.start < expected:
+            continue  # another attempt has it
+        if entry.start > expected and not gaps:
+            break
+        if parts and parts[-1].index is index and parts[-1].end + 1 == entry.start:
+            parts[-1] = replace(parts[-1], end=entry.end)
+        else:
+            parts.append(Part(index, entry.start, entry.end))
+        expected = entry.end + 1
+    else:
+        if parts:
+            return parts
+        raise MissingBatches(f"{batchfiles.folder(output_path, job_id)}: no segments of job {job_id}")
+    raise MissingBatches(
+        f"{batchfiles.folder(output_path, job_id)}: the results of items {expected}-{entry.start - 1} are missing"
+    )
+
+
+def _in_order(output_path: str, job_id: str) -> Iterator[tuple[segment.Index, segment.Entry]]:
+    """The ranges of all segments by their first item, longer ones first; few indexes are in memory at a time."""
+    place = batchfiles.folder(output_path, job_id)
+    waiting: list[tuple[int, int, str, segment.Index | None, Iterator[segment.Entry]]] = [
+        (start, -end, name, None, iter(())) for start, end, name in batchfiles.segment_names(output_path, job_id)
+    ]
+    heapq.heapify(waiting)
+    current: dict[str, segment.Entry] = {}
+    while waiting:
+        _, _, name, index, rest = heapq.heappop(waiting)
+        if index is None:
+            try:
+                index = segment.read_index(f"{place}/{name}")
+            except SegmentDamaged:
+                continue  # another attempt may have its items; else they are missing
+            rest = iter(index.entries())
+        else:
+            yield index, current.pop(name)
+        following = next(rest, None)
+        if following is not None:
+            current[name] = following
+            heapq.heappush(waiting, (following.start, -following.end, name, index, rest))
+
+
+# Putting together
+
+
+def _reduce_locally(writer: SegmentWriter, job_id: str, parts: list[Part]) -> None:
+    folder = batchfiles.folder(writer.path, job_id)
+    final, staged = storage.local_path(writer.commit_path()), f"{folder}/by-hand.{os.getpid()}.part"
+    before = tokens(writer.path, job_id)
+    _refuse_foreign(final, before)
+    try:
+        put_together(writer, parts, staged)
+        stat = os.stat(staged)
+        ours = {"inode": stat.st_ino, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        storage.write_bytes(f"{folder}/{NOTE}", json.dumps([*before[-1:], ours]).encode())
+        storage.make_folders(os.path.dirname(final))
+        if _refuse_foreign(final, before):
+            os.rename(staged, final)
+        else:
+            os.link(staged, final)
+    except FileExistsError:
+        raise _exists(final) from None
+    finally:
+        storage.unlink_if_there(staged)
+    storage.sync_folder(os.path.dirname(final))
+
+
+def _refuse_foreign(final: str, ours: list[Token]) -> bool:
+    """Whether something that we put there stands there. Raises OutputExists for anything else."""
+    try:
+        stat = os.stat(final)
+    except FileNotFoundError:
+        return False
+    if {"inode": stat.st_ino, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns} not in ours:
+        raise _exists(final)
+    return True
+
+
+def _exists(final: str) -> OutputExists:
+    return OutputExists(f"output {final} exists, and is not from an earlier reduce of this job; move it away")
+
+
+def _reduce_in_store(writer: SegmentWriter, job_id: str, parts: list[Part]) -> None:
+    from skybatch.formats import stores
+    from skybatch.formats.stores.base import ObjectInfo
+
+    final = writer.commit_path()
+    store = stores.of(final)
+    there: ObjectInfo | None
+    try:
+        there = store.info(final)
+    except FileNotFoundError:
+        there = None
+    if there is not None and there.owner != owner(job_id):
+        raise _exists(final)
+    staged = f"{tempfile.gettempdir()}/skybatch-{secrets.token_hex(8)}.part"
+    try:
+        put_together(writer, parts, staged)
+        store.put(final, Path(staged), replaces=there.version if there else None, owner=owner(job_id))
+    except FileExistsError:
+        raise _exists(final) from None
+    finally:
+        storage.unlink_if_there(staged)
+
+
+def put_together(writer: SegmentWriter, parts: Iterable[Part], staged: str) -> None:
+    """Build a writer's output of parts in a local file, durable when this returns."""
+    try:
+        _put_together(writer, parts, staged, None)
+    except Restart:
+        _put_together(writer, parts, staged, lambda: _payloads(parts))
+
+
+def _put_together(
+    writer: SegmentWriter, parts: Iterable[Part], staged: str, survey: Callable[[], Iterator[bytes]] | None
+) -> None:
+    storage.make_folders(os.path.dirname(staged))
+    with open(staged, "w+b") as sink:
+        assembler = writer.assembler(sink, survey)
+        if assembler is None:
+            sink.write(writer.header())
+            sink.writelines(_payloads(parts))
+            sink.write(writer.footer())
+        else:
+            for payload in _payloads(parts):
+                assembler.add(payload)
+            assembler.finish()
+        sink.flush()
+        os.fsync(sink.fileno())
+
+
+def _payloads(parts: Iterable[Part]) -> Iterator[bytes]:
+    for part in parts:
+        yield from segment.payloads(part.index, part.start, part.end)

@@ -31,13 +31,15 @@ class FilePerItemWriter(OutputWriter):
         files = {index: self.file_of(result, index) for index, result in enumerate(results, start_idx)}
         if self.name_column is not None:
             names.claim(self.path, job_id, {index: name for index, (name, _) in files.items()}, self.name_column)
-        for index, (name, data) in files.items():
-            try:
-                storage.write_bytes(f"{folder}/{name}", data)
-            except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-                what = f"{name!r} needs a folder where a file is, or the other way round"
-                raise ResultError(f"item {index}, key {self.name_column!r}: {what}", item=index) from error
+        names.for_each(folder, lambda index: self._write(f"{folder}/{files[index][0]}", files[index][1], index), files)
         return folder
+
+    def _write(self, path: str, data: bytes, index: int) -> None:
+        try:
+            storage.write_bytes(path, data)
+        except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+            what = f"{path!r} needs a folder where a file is, or the other way round"
+            raise ResultError(f"item {index}, key {self.name_column!r}: {what}", item=index) from error
 
     def reduce_results(self, job_id: str) -> None:
         """Write the manifest."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from skybatch.errors import ResultError
@@ -19,6 +19,7 @@ from skybatch.formats.base import Item
 from skybatch.formats.columns import value_of
 from skybatch.formats.shards import MANIFEST
 
+PUTS_AT_ONCE = 16
 PART_BYTES, NAME_BYTES = 250, 800
 """How long a part of a name, and all of it, may be: what disks and object stores take, less the ending of a format."""
 
@@ -44,20 +45,37 @@ def claim(output: str, job_id: str, names: Mapping[int, str], column: str) -> No
     Raises ResultError for the first item whose name belongs to another.
     """
     folder = f"{batchfiles.folder(output, job_id)}/claims"
-    take = _take_locally if storage.is_local(folder) else _take_in_store
-    if storage.is_local(folder):
+    local = storage.is_local(folder)
+    if local:
         storage.make_folders(folder)
-    together = storage.is_local(folder) and durability.announce(folder)
-    for index, name in names.items():
+    together = local and durability.announce(folder)
+
+    def take(index: int) -> None:
+        name = names[index]
         path = f"{folder}/{hashlib.sha256(_canonical(name).encode()).hexdigest()[:40]}"
-        owner = take(path, str(index))
+        owner = (_take_locally if local else _take_in_store)(path, str(index))
         if owner != str(index):
             what = f"{_shown(name)} is the name of item {owner}'s file already"
             raise ResultError(f"item {index}, key {column!r}: {what}", item=index)
         if together:
             durability.written(path)
-    if storage.is_local(folder) and not together:
+
+    for_each(folder, take, names)
+    if local and not together:
         storage.sync_folder(folder)
+
+
+def for_each(path: str, act: Callable[[int], None], indices: Iterable[int]) -> None:
+    """Do something for each item, by several threads in an object store. Raises what the first item's raised."""
+    if storage.is_local(path):
+        for index in indices:
+            act(index)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(PUTS_AT_ONCE) as pool:
+        for _ in pool.map(act, indices):
+            pass
 
 
 def _take_locally(path: str, owner: str) -> str:

@@ -134,6 +134,7 @@ def use_gcs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have this process, and those it starts, find GCS at `url`."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    monkeypatch.setenv("NO_GCE_CHECK", "true")  # no credentials are sought on the network
     stores.forget()
 
 

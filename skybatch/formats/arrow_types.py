@@ -122,6 +122,14 @@ def writable(type: Any) -> Any:
     return pa.list_(writable(type.value_type)) if pa.types.is_list(type) else type
 
 
+def has_integers(type: Any) -> bool:
+    """Whether integers are in it, at any depth."""
+    import pyarrow as pa
+
+    inner = [type.field(k).type for k in range(type.num_fields)] if pa.types.is_nested(type) else []
+    return bool(pa.types.is_integer(type) or any(map(has_integers, inner)))
+
+
 def conform(array: Any, type: Any) -> Any:
     """An array that begins at the start of its buffers, as one of a type that holds its own. Raises ValueError."""
     import pyarrow as pa
@@ -139,7 +147,13 @@ def conform(array: Any, type: Any) -> Any:
     if kinds.is_list(type):
         items = conform(array.values, type.value_type)
         return pa.ListArray.from_arrays(array.offsets, items, type=type, mask=array.is_null())
+    if _is_text(array.type) and not _is_text(type):
+        raise ValueError(f"{array.type} does not go into {type}")
     return array.cast(type)
+
+
+def _is_text(type: Any) -> bool:
+    return str(type).removeprefix("large_") in ("string", "binary")
 
 
 def size(array: Any, start: int, end: int) -> int:

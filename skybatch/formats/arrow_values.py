@@ -46,6 +46,8 @@ def typed_array_of(values: Sequence[Any], type: Any) -> Any:
     """An Arrow array of the given type. Raises as `array_of`."""
     import pyarrow as pa
 
+    if arrow_types.has_integers(type):  # pyarrow would cut fractions off
+        return arrow_types.conform(array_of(values), type)
     try:
         return pa.array(values, type=type)
     except (ValueError, TypeError, OverflowError):

@@ -104,12 +104,14 @@ def _check_columns(columns: list[str] | None, types: dict[str, Any], file: Input
 
 
 def _look(file: InputFile, columns: list[str] | None, wanted: dict[str, Any], first: InputFile) -> IndexedFile:
+    import pyarrow as pa
+
     parquet = _open(file)
     types, place = _types(parquet, file), f"input {masked(file.path)}"
     for name, type in wanted.items():
         if name not in types:
             raise UsageError(f"{place}: no column {name!r}, which {masked(first.path)} has")
-        if types[name] != type:
+        if types[name] != type and not {types[name], type} & {pa.null()}:
             raise UsageError(f"{place}: column {name!r} is {types[name]}, and in {masked(first.path)} it is {type}")
     if columns is None and (more := types.keys() - wanted.keys()):
         raise UsageError(f"{place}: column {min(more)!r} is not in {masked(first.path)}; columns= leaves it out")

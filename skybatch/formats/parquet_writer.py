@@ -219,15 +219,26 @@ class _RowGroups:
         self._fields = fields
         self._schema = pa.schema([pa.field(field.name, arrow_types.writable(field.type)) for field in fields])
         self._row_group_size = row_group_size
+        self._sink = _Sink(sink)
         self._file = parquet.ParquetWriter(
-            _Sink(sink), self._schema, compression=compression, use_dictionary=True, write_page_checksum=True
+            self._sink, self._schema, compression=compression, use_dictionary=True, write_page_checksum=True
         )
         self._waiting: list[Any] = []
         self._rows = self._bytes = 0
         self._fits: Any = None  # the schema of payloads last seen to fit
 
     def add(self, payload: bytes) -> None:
-        """The rows of one batch. Raises Restart, ResultError."""
+        """The rows of one batch. Raises Restart, ResultError; then it is of no use any more."""
+        try:
+            self._add(payload)
+        except BaseException:
+            self._sink.leave()
+            raise
+
+    def __del__(self) -> None:
+        self._sink.leave()
+
+    def _add(self, payload: bytes) -> None:
         stream = _stream(payload)
         if self._fits is None or not stream.schema.equals(self._fits):
             if _join(self._fields, stream.schema, payload) != self._fields:
@@ -278,6 +289,7 @@ class _RowGroups:
         if self._rows:
             self._write()
         self._file.close()
+        self._sink.leave()
 
 
 def _size(batch: Any, start: int, end: int) -> int:
@@ -297,18 +309,25 @@ def _fitting(batch: Any, start: int, end: int, room: int) -> int:
 
 
 class _Sink:
-    """A file that pyarrow may write to, and neither close nor write in part."""
+    """A file as pyarrow may have it: not closed by it, and left alone by a writer that is given up.
+
+    pyarrow's writers write a footer when they are deleted, into what may be another one's file by then.
+    """
 
     closed = False
 
     def __init__(self, sink: BinaryIO) -> None:
-        self._sink = sink
+        self._sink: BinaryIO | None = sink
+
+    def leave(self) -> None:
+        """Whatever is written from now on goes nowhere."""
+        self._sink = None
 
     def write(self, data: Any) -> int:
         """All of it."""
         rest = memoryview(data)
         size = len(rest)
-        while rest:
+        while rest and self._sink is not None:
             rest = rest[self._sink.write(rest) :]
         return size
 

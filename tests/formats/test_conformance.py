@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from pathlib import Path
@@ -11,15 +12,17 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+import zstandard
 from PIL import Image
 
-from skybatch import ImageWriter, JsonReader, JsonWriter
+from skybatch import ImageWriter, InputReader, JsonReader, JsonWriter, plugins
 from skybatch.io_formats import (
     CounterReader,
     CsvWriter,
     FilesReader,
     ImageReader,
     ParquetReader,
+    ParquetWriter,
     TextWriter,
     YamlWriter,
 )
@@ -127,6 +130,33 @@ class TestJsonWriterOfColumns(TestJsonWriter):
         return JsonWriter(str(tmp_path / "out.jsonl"), column=["text", "n"])
 
 
+class TestJsonWriterWithGzip(TestJsonWriter):
+    def make(self, tmp_path: Path) -> JsonWriter:
+        return JsonWriter(str(tmp_path / "out.jsonl.gz"))
+
+    def read(self, path: Path) -> bytes:
+        return gzip.decompress(path.read_bytes())
+
+
+class TestJsonWriterWithZstd(TestJsonWriter):
+    def make(self, tmp_path: Path) -> JsonWriter:
+        return JsonWriter(str(tmp_path / "out.jsonl.zst"))
+
+    def read(self, path: Path) -> bytes:
+        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(path.read_bytes()), read_across_frames=True) as data:
+            return data.read()
+
+
+class TestJsonWriterOfShards(TestJsonWriter):
+    def make(self, tmp_path: Path) -> JsonWriter:
+        return JsonWriter(str(tmp_path / "shards"), shard_size=50)
+
+    def read(self, path: Path) -> Any:
+        names = [entry["name"] for entry in json.loads((path / "manifest.json").read_bytes())["files"]]
+        assert len(names) > 2
+        return b"".join((path / name).read_bytes() for name in names)
+
+
 class TestCsvWriter(WriterSuite):
     results = ROWS
     expected: ClassVar = b"n,text\n" + "".join(f"{row['n']},{row['text']}\n" for row in ROWS).encode()
@@ -134,6 +164,15 @@ class TestCsvWriter(WriterSuite):
 
     def make(self, tmp_path: Path) -> CsvWriter:
         return CsvWriter(str(tmp_path / "out.csv"), column=["n", "text"])
+
+
+class TestCsvWriterOfAnyColumns(TestCsvWriter):
+    results: ClassVar = [{"a": 1}, {"a": 2}, {"a": 3, "b": "x"}, {"c": None, "a": 4}, {"b": "y"}]
+    expected: ClassVar = b"a,b,c\n1,,\n2,,\n3,x,\n4,,\n,y,\n"
+    unwritable: ClassVar = {"a": object()}
+
+    def make(self, tmp_path: Path) -> CsvWriter:
+        return CsvWriter(str(tmp_path / "out.csv"))
 
 
 class TestYamlWriter(WriterSuite):
@@ -146,6 +185,18 @@ class TestYamlWriter(WriterSuite):
 
     def read(self, path: Path) -> Any:
         return yaml.safe_load(path.read_bytes())
+
+
+class TestParquetWriter(WriterSuite):
+    results: ClassVar = [{"n": n if n % 3 else None, "x": n / 2 if n > 5 else n, "text": str(n)} for n in range(9)]
+    expected: ClassVar = [{**row, "x": float(row["x"])} for row in results]
+    unwritable: ClassVar = {"n": object(), "x": 1, "text": ""}
+
+    def make(self, tmp_path: Path) -> ParquetWriter:
+        return ParquetWriter(str(tmp_path / "out.parquet"), row_group_size=4)
+
+    def read(self, path: Path) -> Any:
+        return pq.read_table(path).to_pylist()
 
 
 class TestTextWriter(WriterSuite):
@@ -196,3 +247,21 @@ class TestImageWriterOfJpegs(WriterSuite):
 
     def read(self, path: Path) -> Any:
         return {file.name for file in path.glob("*.jpg") if Image.open(io.BytesIO(file.read_bytes())).format == "JPEG"}
+
+
+# None is forgotten
+
+
+def made_by(suite: type) -> set[type]:
+    """What the suites in this module are for, by the annotation of their `make`."""
+    found = [value for value in globals().values() if isinstance(value, type) and issubclass(value, suite)]
+    classes = [globals().get(value.make.__annotations__.get("return", "")) for value in found]
+    return {cls for cls in classes if isinstance(cls, type)} - {InputReader}
+
+
+def test_no_built_in_format_is_without_a_suite() -> None:
+    from skybatch.formats import plugin
+
+    assert set(plugin.skybatch_input_readers().values()) == made_by(ReaderSuite)
+    assert set(plugin.skybatch_output_writers().values()) == made_by(WriterSuite)
+    assert plugins.reader("json") is JsonReader

@@ -51,18 +51,20 @@ class TestParquetWriter(WriterSuite):
         return pq.read_table(path).to_pylist()
 
 
-values = st.one_of(
-    st.none(),
-    st.integers(-(2**50), 2**50),
-    st.floats(width=32),
-    st.integers(0, 3).map(lambda n: np.arange(n, dtype=np.float32)),
-    st.lists(st.integers(0, 9) | st.none() | st.just(0.5), max_size=3),
-    st.dictionaries(st.sampled_from("xyz"), st.integers(0, 9) | st.just([]) | st.just({}), max_size=2),
-    st.decimals(min_value=-1000, max_value=1000, places=3) | st.just(Decimal("1E+5")),
-    st.text(max_size=3),
-    st.just(NOW) | st.just(np.datetime64("2024-01-01")),
-)
-some_rows = st.lists(st.dictionaries(st.sampled_from("abc"), values, max_size=3), max_size=25)
+integers, small = st.integers(-(2**50), 2**50), st.integers(0, 9)
+kinds = {
+    "number": st.none() | integers | st.floats(width=32),
+    "whole": st.none() | small | st.just(2**63),
+    "array": st.none() | small.map(lambda n: np.arange(n % 3, dtype=np.float32)) | st.lists(small, max_size=1),
+    "list": st.lists(small | st.none() | st.just(0.5), max_size=2),
+    "dict": st.dictionaries(st.sampled_from("xyz"), small | st.just(0.5), max_size=2) | st.none(),
+    "deep": st.lists(st.dictionaries(st.sampled_from("xy"), st.lists(st.just({}) | st.just({"z": 1}), max_size=1))),
+    "decimal": st.decimals(min_value=-1000, max_value=1000, places=3) | st.just(Decimal("1E+5")) | st.none(),
+    "text": st.text(max_size=3) | st.none(),
+    "clash": st.none() | st.just("") | st.just(b""),
+    "time": st.none() | st.just(NOW) | st.just(np.datetime64("2024-01-01")),
+}
+some_rows = st.lists(st.fixed_dictionaries({}, optional=kinds), max_size=25)
 
 
 @in_one_folder

@@ -92,7 +92,7 @@ class Finishing:
         self._journal.set_output(row.idx, "published")
 
     def _reduce(self, row: OutputRow, place: Place) -> tuple[Token | None, Composer | None]:
-        """Put one output together: its token, None when there is nothing to put in place; and who has it, if not a file."""
+        """Put one output together: its token, None for nothing to put in place; and who has it, if no file has."""
         staged, writer = self._staged(row.idx), self._writers[row.idx]
         if not isinstance(writer, SegmentWriter):
             storage.make_folders(os.path.dirname(staged))
@@ -117,6 +117,8 @@ class Finishing:
     def _merge(self, row: OutputRow, writer: SegmentWriter) -> None:
         behind = self._engine.merging.pop(row.idx, None)
         reduction = behind.take_over() if behind is not None else None
+        if behind is not None and (progress := behind.take_progress()) is not None:
+            self._journal.set_progress(row.idx, progress)
         if row.state != "open":
             row = OutputRow(idx=row.idx, path=row.path, state="open")  # what it had is not what it was
         try:
@@ -200,7 +202,7 @@ class Finishing:
 
 
 def staged_path(engine: Engine, idx: int) -> str:
-    """Where an output is put together before it is published: on the same filesystem, for objects in the job's folder."""
+    """Where an output is put together: on the same filesystem as its place; for objects, in the job's folder."""
     path = engine.formats.writers[idx].path
     if storage.is_local(path):
         return f"{batchfiles.folder(path, engine.spec.id)}/output.part"

@@ -1,4 +1,4 @@
-"""Custom writers' reduce and cleanup: in a process of their own, or in the engine's for the executor that works there."""
+"""Custom writers' reduce and cleanup: in a process of their own, or in the engine's where workers are there too."""
 
 from __future__ import annotations
 

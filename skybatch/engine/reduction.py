@@ -6,6 +6,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -27,9 +28,9 @@ Settled = Iterable[tuple[Run, Segment | None]]
 
 
 class LostResults(SegmentDamaged):
-    """The results of one winner are missing, short or altered."""
+    """The results of one winner are missing, short or altered; `run` is None where it is not known of which."""
 
-    def __init__(self, run: Run, cause: str) -> None:
+    def __init__(self, run: Run | None, cause: str) -> None:
         self.run = run
         super().__init__(cause)
 
@@ -52,7 +53,7 @@ class Results:
         version = segment.info["files"][self.idx].get("version")
         return segments.payloads(segments.read_index(path), run.start, run.end, version)
 
-    def pieces(self, run: Run, segment: Segment) -> Piece:
+    def piece(self, run: Run, segment: Segment) -> Piece:
         """The bytes of one winner in an object store. Raises SegmentDamaged."""
         file, path = segment.info["files"][self.idx], self.path(segment)
         offset, length = 0, file["data"]
@@ -116,6 +117,8 @@ class Reduction(ABC):
     def _take(self, run: Run, segment: Segment) -> None:
         try:
             self.add(run, segment)
+        except LostResults:
+            raise
         except SegmentDamaged as error:
             raise LostResults(run, str(error)) from error
 
@@ -174,7 +177,7 @@ class Assembling(Reduction):
         super().__init__(results)
         storage.make_folders(os.path.dirname(staged))
         storage.unlink_if_there(staged)
-        self._sink: BinaryIO = open(staged, "x+b", opener=_open_private)
+        self._sink: BinaryIO = open(staged, "x+b", opener=_open_private)  # noqa: SIM115 - closed by close()
         assembler = results.writer.assembler(self._sink, survey)
         assert assembler is not None
         self._assembler = assembler
@@ -207,15 +210,27 @@ class Composing(Reduction):
             composer.add_bytes(header)
 
     def add(self, run: Run, segment: Segment) -> None:
-        """Have one winner's bytes copied. Raises SegmentDamaged."""
-        self.composer.add(self.results.pieces(run, segment))
+        """Have one winner's bytes copied. Raises LostResults."""
+        piece = self.results.piece(run, segment)
+        with _some_lost():
+            self.composer.add(piece)
 
     def finish(self) -> None:
         """Have everything but the atomic step done."""
         footer = self.results.writer.footer()
-        if footer:
-            self.composer.add_bytes(footer)
-        self.composer.prepare()
+        with _some_lost():
+            if footer:
+                self.composer.add_bytes(footer)
+            self.composer.prepare()
+
+
+@contextmanager
+def _some_lost() -> Iterator[None]:
+    """A composer works ahead: what it finds damaged may be of any winner."""
+    try:
+        yield
+    except SegmentDamaged as error:
+        raise LostResults(None, str(error)) from error
 
 
 def is_assembled(writer: SegmentWriter) -> bool:

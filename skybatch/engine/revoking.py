@@ -21,6 +21,7 @@ def revoke(engine: Engine, first: LostResults) -> None:
     """Revoke the winner that was found lost, and every other one that is, in one transaction.
 
     What was put together of outputs that are not published is begun anew: a later attempt may bring other bytes.
+    Raises `first` when nothing is found lost any more.
     """
     for merging in engine.merging.values():
         merging.abandon()
@@ -33,6 +34,8 @@ def revoke(engine: Engine, first: LostResults) -> None:
         cause = str(first) if run == first.run else _damage(checked, run, segment)
         if cause is not None:
             lost.append((run, cause))
+    if not lost:
+        raise first
     for row in unpublished:
         _abort(engine, row)
     failures = [_failure(run, cause) for run, cause in lost]

@@ -25,7 +25,16 @@ from skybatch.engine.revoking import revoke
 from skybatch.engine.scheduler import Scheduler
 from skybatch.engine.spec import JobSpec
 from skybatch.engine.workers import Workers
-from skybatch.errors import CodeChanged, JobFailed, JournalError, OutputExists, Paused, SkybatchError, StorageFailed
+from skybatch.errors import (
+    CodeChanged,
+    JobFailed,
+    JournalError,
+    OutputExists,
+    Paused,
+    SegmentDamaged,
+    SkybatchError,
+    StorageFailed,
+)
 from skybatch.executors.base import Executor, ExecutorOptions
 from skybatch.failpoints import reach
 from skybatch.formats.base import InputReader, OutputWriter, WindowReader
@@ -187,9 +196,7 @@ class Engine:
                 Finishing(self).finish()
                 break
             except LostResults as lost:
-                if revoked == REVOCATIONS_MAX:
-                    self._end(Stop(state="failed", cause=f"again: {lost}", exit_code=1))
-                revoke(self, lost)
+                self._revoke(lost, last=revoked == REVOCATIONS_MAX)
                 loop.renew()
             except Conflict as conflict:
                 self._end(Stop(state="conflict", cause=str(conflict), exit_code=73))
@@ -198,6 +205,14 @@ class Engine:
                     raise
                 self._end(Stop(state="failed", cause=str(error), exit_code=1))
         self._notify("skybatch_job_finished", state=self.journal.job().state)
+
+    def _revoke(self, lost: LostResults, *, last: bool) -> None:
+        try:
+            if last:
+                raise lost
+            revoke(self, lost)
+        except SegmentDamaged as error:
+            self._end(Stop(state="failed", cause=str(error), exit_code=1))
 
     def _map_all(
         self, loop: Loop, workers: Workers, control: ControlServer, on_started: Callable[[], None]

@@ -105,7 +105,8 @@ def _cover(output_path: str, job_id: str) -> list[tuple[int, int, str]]:
     end cannot be noticed.
     """
     place = folder(output_path, job_id)
-    found = sorted((int(m[1]), -int(m[2]), m[0]) for m in map(_NAME.fullmatch, _listing(place)) if m and m[4] == "jsonl")
+    names = filter(None, map(_NAME.fullmatch, _listing(place)))
+    found = sorted((int(name[1]), -int(name[2]), name[0]) for name in names if name[4] == "jsonl")
     chosen: list[tuple[int, int, str]] = []
     expected = 0
     for start, negative_end, name in found:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from skybatch.hookspecs import hookimpl
     from skybatch.io_formats import (
         CounterReader,
+        CsvReader,
         CsvWriter,
         FilesReader,
         ImageReader,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         OutputWriter,
         ParquetReader,
         ParquetWriter,
+        TextReader,
         TextWriter,
         YamlWriter,
     )
@@ -34,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Context",
     "CounterReader",
+    "CsvReader",
     "CsvWriter",
     "Dataset",
     "FilesReader",
@@ -49,6 +52,7 @@ __all__ = [
     "ParquetWriter",
     "Paused",
     "SkybatchError",
+    "TextReader",
     "TextWriter",
     "YamlWriter",
     "context",
@@ -70,6 +74,7 @@ _HOMES = {
     "skybatch.hookspecs": ("hookimpl",),
     "skybatch.io_formats": (
         "CounterReader",
+        "CsvReader",
         "CsvWriter",
         "FilesReader",
         "ImageReader",
@@ -80,6 +85,7 @@ _HOMES = {
         "OutputWriter",
         "ParquetReader",
         "ParquetWriter",
+        "TextReader",
         "TextWriter",
         "YamlWriter",
     ),

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from skybatch.formats.base import Assembler, InputReader, OutputWriter, Restart, SegmentWriter, WindowReader
 from skybatch.formats.counter import CounterReader
+from skybatch.formats.csv_reader import CsvReader
 from skybatch.formats.csv_writer import CsvWriter
 from skybatch.formats.files import FilesReader, ImageReader
 from skybatch.formats.image import ImageWriter
 from skybatch.formats.json_format import JsonReader, JsonWriter
 from skybatch.formats.parquet import ParquetReader
 from skybatch.formats.parquet_writer import ParquetWriter
+from skybatch.formats.text_reader import TextReader
 from skybatch.formats.text_writer import TextWriter
 from skybatch.formats.yaml_format import YamlWriter
 
 __all__ = [
     "Assembler",
     "CounterReader",
+    "CsvReader",
     "CsvWriter",
     "FilesReader",
     "ImageReader",
@@ -28,6 +31,7 @@ __all__ = [
     "ParquetWriter",
     "Restart",
     "SegmentWriter",
+    "TextReader",
     "TextWriter",
     "WindowReader",
     "YamlWriter",

@@ -8,12 +8,15 @@ from skybatch.hookspecs import hookimpl
 @hookimpl
 def skybatch_input_readers() -> dict[str, type]:
     from skybatch.formats.counter import CounterReader
+    from skybatch.formats.csv_reader import CsvReader
     from skybatch.formats.files import FilesReader, ImageReader
     from skybatch.formats.json_format import JsonReader
     from skybatch.formats.parquet import ParquetReader
+    from skybatch.formats.text_reader import TextReader
 
     files = {"files": FilesReader, "images": ImageReader, "image": ImageReader}
-    return {"json": JsonReader, "parquet": ParquetReader, "counter": CounterReader, **files}
+    tables = {"csv": CsvReader, "parquet": ParquetReader}
+    return {"json": JsonReader, "text": TextReader, "counter": CounterReader, **tables, **files}
 
 
 @hookimpl

@@ -1,7 +1,8 @@
-"""Where records of CSV begin: line ends outside of quoted fields, found piece by piece in bounded memory.
+"""Where records begin in files of text, found piece by piece in bounded memory: lines, or those of CSV.
 
-A quoted field begins with a quote at the beginning of a field and ends with the next one that is not doubled
-(RFC 4180); any other quote is text. An empty line is no record. `csv.reader` sees the same records.
+In CSV a line end within a quoted field ends no record. A quoted field begins with a quote at the beginning of a field
+and ends with the next one that is not doubled (RFC 4180); any other quote is text. An empty line is no record there.
+`csv.reader` sees the same records.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ class Record(NamedTuple):
 class Scanner:
     """Counts the records of a file that is fed to it; keeps checkpoints: byte offset, records and lines before it.
 
-    Between two checkpoints lie at most three steps of bytes, or one longer record alone.
+    Without a `delimiter` each line is a record, an empty one too. Between two checkpoints lie at most three steps of
+    bytes, or one longer record alone.
     """
 
     def __init__(
-        self, delimiter: str, keep: Callable[[Row], object], *, start: Row = (0, 0, 0), step: int = STEP
+        self, delimiter: str | None, keep: Callable[[Row], object], *, start: Row = (0, 0, 0), step: int = STEP
     ) -> None:
         self._delimiter, self._keep, self._step = delimiter, keep, step
         self._offset, self._records, self._lines = start  # where the record that is being read begins
@@ -47,7 +49,8 @@ class Scanner:
     def finish(self) -> None:
         """The file ends here, and so does a record that has no line end; the last checkpoint is the end."""
         if self._length:
-            self._mark(self._length, self._inner_lines, int(bool(self._context.strip(b"\r"))))
+            is_record = self._delimiter is None or bool(self._context.strip(b"\r"))
+            self._mark(self._length, self._inner_lines, int(is_record))
 
     def _scan(self, data: bytes) -> None:
         flat, open_field = _flatten(self._context + data, self._delimiter)
@@ -61,7 +64,7 @@ class Scanner:
             self._mark(
                 self._length + end_data - at_data,
                 self._inner_lines + data.count(b"\n", at_data, end_data),
-                lines.count(b"\n") - _blank_lines(lines),
+                lines.count(b"\n") - (_blank_lines(lines) if self._delimiter else 0),
             )
             at = end
         rest = max(0, at - before)
@@ -80,15 +83,16 @@ class Scanner:
         """A byte after which the scan goes on as after the beginning of a record that has no field open."""
         if not unfinished.strip(b"\r"):
             return unfinished[:1]
-        return self._delimiter.encode() if unfinished.endswith(self._delimiter.encode()) else b"x"
+        ends_field = self._delimiter and unfinished.endswith(self._delimiter.encode())
+        return unfinished[-1:] if ends_field else b"x"
 
 
-def records(text: bytes, delimiter: str) -> Iterator[Record]:
+def records(text: bytes, delimiter: str | None) -> Iterator[Record]:
     """The records of `text`, which begins where one does."""
     offset = lines = 0
     for line in _flatten(text, delimiter)[0].split(b"\n"):
         data = text[offset : offset + len(line)]
-        if line.strip(b"\r"):
+        if line.strip(b"\r") or (delimiter is None and offset < len(text)):
             yield Record(offset, lines, data)
         offset += len(line) + 1
         lines += data.count(b"\n") + 1
@@ -100,10 +104,10 @@ def _blank_lines(block: bytes) -> int:
     return sum(1 for line in block.split(b"\n")[:-1] if not line.strip(b"\r"))
 
 
-def _flatten(text: bytes, delimiter: str) -> tuple[bytes, bytes]:
+def _flatten(text: bytes, delimiter: str | None) -> tuple[bytes, bytes]:
     """`text` with quotes instead of all bytes of quoted fields, so that each record is a line; and what stands for
     a quoted field that the text ends with: it may go on."""
-    if b'"' not in text:
+    if delimiter is None or b'"' not in text:
         return text, b""
     parts = _quoted(delimiter).split(text)
     open_field = b""

@@ -1,0 +1,204 @@
+"""`CsvReader`: every record of CSV or TSV files is an item."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from skybatch.errors import UsageError, nearest
+from skybatch.formats import record_scan, source
+from skybatch.formats.base import Item
+from skybatch.formats.masking import masked
+from skybatch.formats.record_reader import BOM, RECORD_LIMIT, RecordReader
+from skybatch.formats.record_scan import Row
+from skybatch.formats.source import Source
+
+HEADER_LIMIT = 1 << 20
+"""Bytes that a header may have, empty lines before it included."""
+
+
+@dataclass
+class CsvReader(RecordReader[list[str]]):
+    """Each record is an item: keys from the header, values as text. Empty lines are no records.
+
+    `path` is a file, a folder, a glob or a list of those, locally or on a store; the files must have the same columns,
+    in any order. `columns` are those wanted, in that order. `delimiter` is one ASCII character: a tab for names that
+    end in `.tsv`, else a comma. `header` is True when every file begins with one, or the names where no file has one.
+
+    Quoting is that of RFC 4180 and Python's `csv`: fields with quotes, delimiters or line ends in them are in quotes,
+    doubled where one is meant; a quote within a field that does not begin with one is text. Text is UTF-8; a byte order
+    mark is skipped. Another number of fields than the header has, text behind a closing quote, a quote that is never
+    closed, or a record longer than RECORD_LIMIT is that item's failure.
+    """
+
+    columns: list[str] | None = None
+    delimiter: str | None = None
+    header: bool | list[str] = True
+
+    hint_for_long = "; is a quote not closed?"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._headers: list[list[str]] = []  # different ones
+        self._header_of: list[int] = []  # each file's
+        self._picks: dict[int, tuple[list[str], list[int] | None]] = {}
+
+    def check(self) -> None:
+        """Raise InputMissing when there is no file, UsageError for fields, or a first header, that make no sense."""
+        if self.delimiter is not None and not _is_delimiter(self.delimiter):
+            raise UsageError(f"CsvReader: delimiter must be one ASCII character, not {self.delimiter!r}")
+        if self.header is not True and not isinstance(self.header, list):
+            raise UsageError(f"CsvReader: header must be True or a list of names, not {self.header!r}")
+        if self.header is not True:
+            _check_names(self.header, "CsvReader: header")
+        if self.columns is not None:
+            if not isinstance(self.columns, list):
+                raise UsageError(f"CsvReader: columns must be a list of names, not {self.columns!r}")
+            _check_names(self.columns, "CsvReader: columns")
+        first = next(source.walk(self.path))
+        opened = source.open_file(first)
+        try:
+            start = (len(BOM), 0, 0) if opened.read(0, len(BOM)) == BOM else (0, 0, 0)
+            self._names(opened, start)
+        finally:
+            opened.close()
+
+    def build_index(self, folder: str) -> int:
+        """Read every file once; the headers are kept with the index."""
+        self._headers, self._header_of, self._picks = [], [], {}
+        count = super().build_index(folder)
+        with open(f"{folder}/headers.json", "w") as file:
+            json.dump({"headers": self._headers, "of": self._header_of}, file)
+        return count
+
+    def open_index(self, folder: str) -> None:
+        """Map the index; load the headers."""
+        super().open_index(folder)
+        if not self._header_of:
+            with open(f"{folder}/headers.json") as file:
+                kept = json.load(file)
+            self._headers, self._header_of = kept["headers"], kept["of"]
+
+    def scanned_as(self) -> str:
+        """The delimiter."""
+        if self.delimiter is not None:
+            return self.delimiter
+        first = self.path if isinstance(self.path, str) else self.path[0]
+        return "\t" if first.lower().removesuffix(".gz").removesuffix(".zst").endswith(".tsv") else ","
+
+    def skip_head(self, opened: Source, start: Row) -> Row:
+        """Behind the header, which must have the columns of the first."""
+        names, behind = self._names(opened, start)
+        if names is None:
+            self._header_of.append(-1)
+            return behind
+        if self._headers and set(names) != set(self._headers[0]):
+            differ = sorted(set(names) ^ set(self._headers[0]))
+            raise UsageError(
+                f"{masked(opened.file.path)}: its columns are not those of the first file; they differ in "
+                f"{', '.join(map(repr, differ))}"
+            )
+        if names not in self._headers:
+            self._headers.append(names)
+        self._header_of.append(self._headers.index(names))
+        return behind
+
+    def parse(self, text: str) -> list[list[str]]:
+        """All rows, if each has as many fields as the first header."""
+        with _long_fields():
+            lines = io.StringIO(text, newline="\n")
+            rows = [row for row in csv.reader(lines, delimiter=self.scanned_as(), strict=True) if row]
+        if {*map(len, rows)} != {len(self._headers[0])}:
+            raise ValueError("another number of fields")
+        return rows
+
+    def parse_one(self, text: str) -> list[str]:
+        """One row."""
+        with _long_fields():
+            try:
+                (row,) = csv.reader([text], delimiter=self.scanned_as(), strict=True)
+            except csv.Error as error:
+                never = str(error) == "unexpected end of data"
+                raise ValueError("a quote is never closed" if never else str(error)) from None
+        if len(row) != len(self._headers[0]):
+            raise ValueError(f"{len(row)} fields, and {len(self._headers[0])} columns")
+        return row
+
+    def item(self, raw: list[str], file: int) -> Item:
+        """A row under its keys."""
+        keys, positions = self._pick(self._header_of[file])
+        return dict(zip(keys, raw if positions is None else [raw[at] for at in positions], strict=True))
+
+    def _pick(self, header: int) -> tuple[list[str], list[int] | None]:
+        """The keys wanted, and where they are in rows under a header; None when that is their order."""
+        if header not in self._picks:
+            names, keys = self._headers[header], self.columns or self._headers[0]
+            positions = [names.index(key) for key in keys]
+            self._picks[header] = keys, None if positions == list(range(len(names))) else positions
+        return self._picks[header]
+
+    def _names(self, opened: Source, start: Row) -> tuple[list[str] | None, Row]:
+        """The names of a file's columns, None where it has nothing in it, and where its records begin.
+
+        Raises UsageError naming the file.
+        """
+        where = masked(opened.file.path)
+        if isinstance(self.header, list):
+            names, behind = self.header, start
+        else:
+            found, behind = self._read_header(opened, start)
+            if found is None:
+                return None, behind
+            names = found
+            _check_names(names, f"{where}: header")
+        for column in self.columns or ():
+            if column not in names:
+                raise UsageError(f"{where}: there is no column {column!r}{nearest(column, names)}")
+        return names, behind
+
+    def _read_header(self, opened: Source, start: Row) -> tuple[list[str] | None, Row]:
+        data = opened.read(start[0], HEADER_LIMIT)
+        record = next(record_scan.records(data, self.scanned_as()), None)
+        where = masked(opened.file.path)
+        if record is None and len(data) < HEADER_LIMIT:
+            return None, start
+        if record is None:
+            raise UsageError(f"{where}: no header in its first {HEADER_LIMIT:,} bytes")
+        end = record.offset + len(record.data) + 1
+        if end > len(data) and len(data) == HEADER_LIMIT:
+            raise UsageError(f"{where}: the header is longer than {HEADER_LIMIT:,} bytes; is a quote not closed?")
+        try:
+            (names,) = csv.reader([record.data.decode()], delimiter=self.scanned_as(), strict=True)
+        except (csv.Error, ValueError) as error:
+            raise UsageError(f"{where}: the header cannot be read: {error}") from None
+        offset = min(start[0] + end, start[0] + len(data))
+        return names, (offset, 0, start[2] + data.count(b"\n", 0, end))
+
+
+def _is_delimiter(delimiter: object) -> bool:
+    return isinstance(delimiter, str) and len(delimiter) == 1 and delimiter.isascii() and delimiter not in '"\r\n'
+
+
+def _check_names(names: list[Any], what: str) -> None:
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{what}: a list of names is wanted, not {names!r}")
+    for number, name in enumerate(names, 1):
+        if not name.strip():
+            raise UsageError(f"{what}: column {number} has no name")
+        if names.index(name) < number - 1:
+            raise UsageError(f"{what}: two columns are named {name!r}")
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """`csv` reads fields as long as records may be; its limit is the process's, so it is put back."""
+    before = csv.field_size_limit(RECORD_LIMIT)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)

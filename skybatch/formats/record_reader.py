@@ -1,0 +1,234 @@
+"""What readers of records in text files have in common: finding them, windows of them, naming one at fault."""
+
+from __future__ import annotations
+
+import tempfile
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from skybatch.errors import RecordError
+from skybatch.formats import listing, record_scan, source
+from skybatch.formats.base import Item, WindowReader
+from skybatch.formats.masking import masked
+from skybatch.formats.record_index import Making, RecordIndex
+from skybatch.formats.record_scan import Record, Row, Scanner
+from skybatch.formats.source import InputFile, Source
+
+Raw = TypeVar("Raw")
+
+WINDOW_SIZE = 512 << 10
+READ_SIZE = 1 << 20
+RECORD_LIMIT = 128 << 20
+"""A longer record is not read: that item fails. Reading one takes some four times its size."""
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(kw_only=True)
+class Block(Generic[Raw]):
+    """Consecutive records of one file as they were read, from a checkpoint on."""
+
+    file: int
+    first: int  # its first record's number in all files
+    end: int  # its last record's
+    offset: int  # in the file
+    lines: int  # before it in the file
+    data: bytes | None  # None: a record too long to be read
+    parsed: list[Raw | RecordError] | None = None
+
+
+@dataclass
+class RecordReader(WindowReader, Generic[Raw]):
+    """A reader of text files with records in them."""
+
+    path: str | list[str]  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        self._index: RecordIndex | None = None
+        self._open: tuple[int, Source] | None = None
+
+    # What kinds of records differ in
+
+    @abstractmethod
+    def scanned_as(self) -> str | None:
+        """The delimiter that the scanner must know of; None where each line is a record."""
+
+    def skip_head(self, opened: Source, start: Row) -> Row:
+        """Where the records of a file begin; `start` is behind a byte order mark. In the engine, once per file."""
+        return start
+
+    @abstractmethod
+    def parse(self, text: str) -> list[Raw]:
+        """All records of a text. Raises whatever it likes when one cannot be read; then each is parsed alone."""
+
+    @abstractmethod
+    def parse_one(self, text: str) -> Raw:
+        """One record. Raises ValueError saying why it cannot be read."""
+
+    @abstractmethod
+    def item(self, raw: Raw, file: int) -> Item:
+        """A record as the mapper gets it. Raises ValueError as `parse_one`."""
+
+    # The contract
+
+    def check(self) -> None:
+        """Raise InputMissing when there is no file."""
+        next(source.walk(self.path))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Number, sizes and versions of the files, and a checksum of where they begin and end."""
+        return source.fingerprint(source.find(self.path))
+
+    def build_index(self, folder: str) -> int:
+        """Read every file once, to know where its records are."""
+        listing.build((("", file) for file in source.walk(self.path)), folder)
+        files = listing.load(folder)
+        with Making(folder) as making:
+            for number in range(files.count):
+                making.begin_file()
+                self._scan(files.file(number), making.keep)
+        self.open_index(folder)
+        return len(self)
+
+    def open_index(self, folder: str) -> None:
+        """Map the index."""
+        self._index = RecordIndex(folder)
+
+    def __len__(self) -> int:
+        return self._ready().count
+
+    def download_batch(self, start_idx: int, end_idx: int, cache_dir: str) -> list[Item]:
+        """The items `start_idx` to `end_idx`, read by their own bytes."""
+        return self.decode(self.read_window(start_idx, end_idx), start_idx, start_idx, end_idx)
+
+    def window_end(self, start: int, end: int) -> int:
+        """A window of WINDOW_SIZE bytes of one file, or one item where that is larger."""
+        index = self._ready()
+        last = index.records[index.reach(index.before(start), WINDOW_SIZE)] - 1
+        return max(start, min(end, last))
+
+    def read_window(self, start: int, end: int) -> list[Block[Raw]]:
+        """Blocks that hold the items `start` to `end`."""
+        index = self._ready()
+        blocks: list[Block[Raw]] = []
+        while start <= end:
+            row = index.before(start)
+            stop = min(index.after(end), index.end_of(index.file_of(row)))
+            blocks += self._blocks(row, stop)
+            start = index.records[stop]
+        return blocks
+
+    def decode(self, window: Any, first: int, start: int, end: int) -> list[Item]:
+        """The items `start` to `end`. Raises RecordError naming file, line and byte offset."""
+        items = []
+        blocks: list[Block[Raw]] = window
+        for block in blocks:
+            if block.first <= end and block.end >= start:
+                parsed = self._parsed(block)
+                low, high = max(start, block.first), min(end, block.end)
+                for raw in parsed[low - block.first : high - block.first + 1]:
+                    if isinstance(raw, RecordError):
+                        raise raw
+                    items.append(self.item(raw, block.file))
+        return items
+
+    # How it is done
+
+    def _scan(self, file: InputFile, keep: Callable[[Row], object]) -> None:
+        opened = source.open_file(file)
+        try:
+            start = (len(BOM), 0, 0) if opened.read(0, len(BOM)) == BOM else (0, 0, 0)
+            start = self.skip_head(opened, start)
+            scanner = Scanner(self.scanned_as(), keep, start=start)
+            for data in _pieces(opened, start[0]):
+                scanner.feed(data)
+            scanner.finish()
+        finally:
+            opened.close()
+
+    def _blocks(self, row: int, stop: int) -> Iterator[Block[Raw]]:
+        """From one checkpoint to another of the same file; a record that is too long is a block of its own."""
+        index = self._ready()
+        for long in [*index.rows_longer_than(RECORD_LIMIT, row, stop), None]:
+            if row < (end := stop if long is None else long):
+                yield self._block(row, end, read=True)
+            if long is not None:
+                yield self._block(long, long + 1, read=False)
+                row = long + 1
+
+    def _block(self, row: int, stop: int, *, read: bool) -> Block[Raw]:
+        index = self._ready()
+        file, offset = index.file_of(row), index.offsets[row]
+        return Block(
+            file=file,
+            first=index.records[row],
+            end=index.records[stop] - 1,
+            offset=offset,
+            lines=index.lines[row],
+            data=self._opened(file).read(offset, index.offsets[stop] - offset) if read else None,
+        )
+
+    def _parsed(self, block: Block[Raw]) -> list[Raw | RecordError]:
+        if block.parsed is None:
+            block.parsed = self._parse(block)
+            block.data = None
+        return block.parsed
+
+    def _parse(self, block: Block[Raw]) -> list[Raw | RecordError]:
+        count = block.end - block.first + 1
+        if block.data is None:
+            what = f"a record of more than {RECORD_LIMIT:,} bytes cannot be read{self.hint_for_long}"
+            return [self._fault(block, Record(0, 0, b""), block.first, what)]
+        try:
+            parsed = self.parse(block.data.decode())
+            if len(parsed) == count:
+                return parsed  # type: ignore[return-value]
+        except Exception:
+            pass  # told below, by the record that is at fault
+        found = record_scan.records(block.data, self.scanned_as())
+        return [self._try(block, record, index) for index, record in enumerate(found, block.first)]
+
+    def _try(self, block: Block[Raw], record: Record, index: int) -> Raw | RecordError:
+        try:
+            raw = self.parse_one(record.data.removesuffix(b"\r").decode())
+            self.item(raw, block.file)
+        except UnicodeDecodeError as error:
+            at = block.offset + record.offset + error.start
+            return self._fault(block, record, index, f"no UTF-8: {error.reason} at byte {at}")
+        except ValueError as error:
+            return self._fault(block, record, index, str(error))
+        return raw
+
+    def _fault(self, block: Block[Raw], record: Record, index: int, what: str) -> RecordError:
+        path = masked(self._ready().files.file(block.file).path)
+        line, offset = block.lines + record.lines + 1, block.offset + record.offset
+        return RecordError(f"{path}, line {line}, byte {offset} (item {index}): {what}", item=index)
+
+    hint_for_long = ""
+
+    def _opened(self, file: int) -> Source:
+        """The file read last stays open."""
+        if self._open is None or self._open[0] != file:
+            self.close()
+            self._open = file, source.open_file(self._ready().files.file(file))
+        return self._open[1]
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
+
+    def _ready(self) -> RecordIndex:
+        if self._index is None:
+            with tempfile.TemporaryDirectory() as folder:
+                self.build_index(folder)
+        assert self._index is not None
+        return self._index
+
+
+def _pieces(opened: Source, offset: int) -> Iterator[bytes]:
+    while data := opened.read(offset, READ_SIZE):
+        yield data
+        offset += len(data)

@@ -7,14 +7,19 @@ carry neither time nor name. Any gzip or zstd tool reads the file; frames can be
 from __future__ import annotations
 
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from skybatch.errors import UsageError
 from skybatch.formats.base import Assembler, SegmentWriter
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
 FRAME_SIZE = 4 << 20
 """Uncompressed bytes in a frame; the last one has what is left."""
+FRAMES_AT_ONCE = 4
 
 ENDINGS = {"gzip": ".gz", "zstd": ".zst"}
 _GZIP_LEVEL, _ZSTD_LEVEL = 6, 3
@@ -52,13 +57,14 @@ def check(writer: str, kind: str | None) -> None:
 
 
 class Frames:
-    """A sink that compresses what it is given into another."""
+    """A sink that compresses what it is given into another, a few frames at a time, each on a thread."""
 
     def __init__(self, sink: Sink, kind: str) -> None:
         self._sink = sink
-        self._compress = _gzip if kind == "gzip" else _zstd()
+        self._compress = _gzip if kind == "gzip" else _zstd
         self._waiting = bytearray()
-        self._empty = True
+        self._threads: ThreadPoolExecutor | None = None
+        self._coming: deque[Future[bytes]] = deque()
 
     def write(self, data: bytes, /) -> int:
         """Take bytes; whole frames are passed on."""
@@ -73,13 +79,22 @@ class Frames:
 
     def finish(self) -> None:
         """Pass on what is left; nothing at all becomes one empty frame."""
-        if self._waiting or self._empty:
+        if self._waiting or self._threads is None:
             self._pass_on()
+        while self._coming:
+            self._sink.write(self._coming.popleft().result())
+        if self._threads is not None:
+            self._threads.shutdown()
 
     def _pass_on(self) -> None:
-        self._sink.write(self._compress(bytes(self._waiting)))
+        if self._threads is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._threads = ThreadPoolExecutor(FRAMES_AT_ONCE, "skybatch_compress")
+        if len(self._coming) == FRAMES_AT_ONCE:
+            self._sink.write(self._coming.popleft().result())
+        self._coming.append(self._threads.submit(self._compress, bytes(self._waiting)))
         self._waiting.clear()
-        self._empty = False
 
 
 def _gzip(data: bytes) -> bytes:
@@ -88,10 +103,10 @@ def _gzip(data: bytes) -> bytes:
     return _GZIP_HEADER + body + zlib.crc32(data).to_bytes(4, "little") + len(data).to_bytes(4, "little")
 
 
-def _zstd() -> Callable[[bytes], bytes]:
+def _zstd(data: bytes) -> bytes:
     import zstandard
 
-    return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True, write_content_size=True).compress
+    return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True, write_content_size=True).compress(data)
 
 
 class Copying(Assembler):

@@ -28,13 +28,14 @@ def read(data: bytes, delimiter: str = ",") -> list[list[str]]:
 
 
 @in_one_folder
-@given(rows=ROWS, data=st.data(), delimiter=st.sampled_from([None, ";", "\t"]))
+@given(rows=ROWS, data=st.data(), delimiter=st.sampled_from([None, ";", "\t"]), ending=st.sampled_from(["", ".gz"]))
 def test_columns_are_those_of_all_results_in_order_of_first_appearance(
-    rows: list[dict[str, str]], data: Any, delimiter: str | None, tmp_path: Path
+    rows: list[dict[str, str]], data: Any, delimiter: str | None, ending: str, tmp_path: Path
 ) -> None:
-    writer = CsvWriter("out.csv", delimiter=delimiter)
+    writer = CsvWriter(f"out.csv{ending}", delimiter=delimiter)
     written = assembled(writer, payloads(writer, rows, data.draw(cut_everywhere(len(rows)))), tmp_path / "staged")
     assert written == assembled(writer, payloads(writer, rows, []), tmp_path / "staged")
+    written = gzip.decompress(written) if ending else written
     columns = list(dict.fromkeys(name for row in rows for name in row))
     expected = [columns, *([row.get(name, "") for name in columns] for row in rows)]
     assert read(written, delimiter or ",") == (expected if rows else [])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from skybatch import plugins
 from skybatch.engine import code as shipping
+from skybatch.engine import credentials
 from skybatch.engine import folder as folders
 from skybatch.engine import spec as specs
 from skybatch.engine.environment import resolve
@@ -235,6 +236,9 @@ class _Plan:
 
     def check(self) -> None:
         """Raise UsageError or MapperError for what cannot work."""
+        # First of all: later messages may repeat them.
+        storage.check_path([self.reader.path, *(writer.path for writer in self.outputs)])
+        credentials.refuse_in_urls(self.arguments)
         form = mappers.form_of(self.mapper)
         mappers.check_call(self.mapper, form, self.arguments)
         if self.concurrency > 1 and not mappers.is_async(self.mapper, form):

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from skybatch.engine.credentials import looks_secret
 from skybatch.engine.environment import REFERENCE
 from skybatch.engine.strict_yaml import Section, load, parse
 from skybatch.errors import UnknownName, UsageError
@@ -33,8 +34,6 @@ PLACEMENT = {
 }  # fmt: skip
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-SECRET_WORDS = {"TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "CREDENTIALS", "APIKEY"}
-SECRET_ENDINGS = ("_KEY", "_KEY_ID", "_AUTH")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +122,6 @@ def _env_value(section: Section, key: str, value: object) -> str:
             key,
         )
     return value
-
-
-def looks_secret(name: str) -> bool:
-    """Whether an environment variable of this name usually holds a credential."""
-    upper = name.upper()
-    return not SECRET_WORDS.isdisjoint(upper.split("_")) or upper.endswith(SECRET_ENDINGS)
 
 
 def apply(file: Path, name: str) -> Pool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from skybatch.engine import credentials
 from skybatch.errors import JournalDamaged, UsageError
 from skybatch.formats import storage
 from skybatch.formats.base import InputReader, OutputWriter
@@ -94,6 +95,7 @@ def fields_of(instance: InputReader | OutputWriter, what: str) -> dict[str, Any]
                 raise TypeError("it changes when written as JSON")
         except TypeError as error:
             raise UsageError(f"{what} {kind}: field {name!r} cannot be kept in the job's spec: {error}") from None
+    credentials.refuse_in_fields(f"{what} {kind}", values)
     return values
 
 

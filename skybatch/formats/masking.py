@@ -21,7 +21,7 @@ _QUERY = re.compile(
 )
 _HEADER = re.compile(
     r"(?P<name>\b(?:authorization|x-amz-security-token|x-goog-iam-authorization-token)\b['\"]?\s*[:=]\s*['\"]?)"
-    r"(?:(?:Bearer|Basic)\s+\S+|AWS4-HMAC-SHA256[^\n'\"]*|[^\s'\",]+)",
+    r"(?:(?:Bearer|Basic)\s+[^\s'\",]+|AWS4-HMAC-SHA256[^\n'\"]*|[^\s'\",]+)",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"\bBearer\s+[\w.~+/=-]{8,}", re.IGNORECASE)

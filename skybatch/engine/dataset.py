@@ -262,8 +262,8 @@ class _Plan:
         objects |= {f"output{k}": type(writer) for k, writer in enumerate(self.outputs)}
         captured = shipping.capture(objects)
         reader = specs.fields_of(self.reader, "reader")
-        if type(self.reader).__module__.startswith("skybatch.") and storage.is_local(self.reader.path):
-            reader["path"] = storage.local_path(self.reader.path)
+        if type(self.reader).__module__.startswith("skybatch."):
+            reader["path"] = specs.absolute_input(reader["path"])
         outputs = []
         for writer in self.outputs:
             fields = specs.fields_of(writer, "writer")

@@ -220,7 +220,9 @@ def _construct(section: Section, find: Callable[[str], type], folder: Path) -> A
 
 
 def _local(path: Any, folder: Path) -> Any:
-    """A local path as seen from the job file's folder; others, and what is no path, as they are."""
+    """A local path, or each of a list, as seen from the job file's folder; others, and what is no path, as they are."""
+    if isinstance(path, list):
+        return [_local(each, folder) for each in path]
     if not isinstance(path, str) or not path or "://" in path:
         return path
     joined = os.path.normpath(os.path.join(folder, os.path.expanduser(path)))

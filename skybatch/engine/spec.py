@@ -103,6 +103,13 @@ def _as_json(value: Any) -> Any:
     return [_as_json(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
+def absolute_input(path: str | list[str]) -> str | list[str]:
+    """An input's path, or several, as kept: local ones absolute; none stays none."""
+    if isinstance(path, str):
+        return storage.local_path(path) if path and storage.is_local(path) else path
+    return [storage.local_path(each) if storage.is_local(each) else each for each in path]
+
+
 def absolute_output(path: str) -> str:
     """An output's path as it is kept: local ones absolute, a trailing slash kept."""
     return storage.local_path(path) if storage.is_local(path) else path

@@ -123,8 +123,7 @@ class CsvReader(RecordReader[list[str]]):
             try:
                 (row,) = csv.reader([text], delimiter=self.scanned_as(), strict=True)
             except csv.Error as error:
-                never = str(error) == "unexpected end of data"
-                raise ValueError("a quote is never closed" if never else str(error)) from None
+                raise ValueError(_explained(error)) from None
         if len(row) != len(self._headers[0]):
             raise ValueError(f"{len(row)} fields, and {len(self._headers[0])} columns")
         return row
@@ -192,6 +191,14 @@ def _check_names(names: list[Any], what: str) -> None:
             raise UsageError(f"{what}: column {number} has no name")
         if names.index(name) < number - 1:
             raise UsageError(f"{what}: two columns are named {name!r}")
+
+
+def _explained(error: csv.Error) -> str:
+    """What `csv` says, in words of the file."""
+    said = str(error)
+    if said.startswith("new-line character seen"):
+        return "a carriage return in a field without quotes"
+    return "a quote is never closed" if said == "unexpected end of data" else said
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from skybatch.errors import InputMissing, RecordError, UnknownName, UsageError
 from skybatch.formats import files as files_module
 from skybatch.formats import source
 from skybatch.formats.base import InputReader
-from skybatch.testing import ReaderSuite
 from tests.tools.mapping import map_items
 
 Batch = list[dict[str, Any]]
@@ -38,78 +37,11 @@ def items_of(reader: InputReader) -> Batch:
     return reader.download_batch(0, len(reader) - 1, "")
 
 
-class TestFilesReader(ReaderSuite):
-    expected = tuple({"path": name, "bytes": b"" if name == "b/c.txt" else name.encode()} for name in NAMES)
-
-    def make(self, tmp_path: Path) -> InputReader:
-        """A folder."""
-        return skybatch.FilesReader(str(write_tree(tmp_path / "tree")))
-
-    def change(self, tmp_path: Path) -> None:
-        """One file has other content."""
-        (tmp_path / "tree" / "a.txt").write_text("b.txt")
-
-    def malformed(self, tmp_path: Path) -> tuple[InputReader, int]:
-        """One file goes."""
-        reader = self.make(tmp_path)
-        len(reader)
-        (tmp_path / "tree" / NAMES[2]).unlink()
-        return reader, 2
-
-
 def picture(color: str, format: str = "PNG") -> bytes:
     """A small image."""
     buffer = io.BytesIO()
     PIL.Image.new("RGB", (3, 2), color).save(buffer, format)
     return buffer.getvalue()
-
-
-def write_pictures(folder: Path) -> Path:
-    """Images of several formats, and what is none."""
-    folder.mkdir(exist_ok=True)
-    for name, color, format in [("a.png", "red", "PNG"), ("b.JPG", "lime", "JPEG"), ("c.webp", "blue", "WEBP")]:
-        (folder / name).write_bytes(picture(color, format))
-    (folder / "manifest.json").write_text("{}")
-    return folder
-
-
-class TestImageReader(ReaderSuite):
-    expected = tuple({"path": name, "image": (3, 2)} for name in ("a.png", "b.JPG", "c.webp"))
-
-    def make(self, tmp_path: Path) -> InputReader:
-        """A folder of images."""
-        return skybatch.ImageReader(str(write_pictures(tmp_path / "pictures")))
-
-    def comparable(self, item: dict[str, Any]) -> Any:
-        """The size of images will do."""
-        return {**item, "image": getattr(item["image"], "size", item["image"])}
-
-    def change(self, tmp_path: Path) -> None:
-        """One more image."""
-        (tmp_path / "pictures" / "d.png").write_bytes(picture("red"))
-
-    def malformed(self, tmp_path: Path) -> tuple[InputReader, int]:
-        """An image that is cut off."""
-        reader = self.make(tmp_path)
-        path = tmp_path / "pictures" / "b.JPG"
-        path.write_bytes(path.read_bytes()[:200])
-        return reader, 1
-
-
-class TestCounterReader(ReaderSuite):
-    expected = tuple({"index": index} for index in range(20))
-
-    def make(self, tmp_path: Path) -> InputReader:
-        """Twenty."""
-        return skybatch.CounterReader(20)
-
-    def change(self, tmp_path: Path) -> None:
-        """It is its own field."""
-        pytest.skip("a counter has no input that could change")
-
-    def malformed(self, tmp_path: Path) -> tuple[InputReader, int]:
-        """There is none."""
-        pytest.skip("every number can be read")
 
 
 @pytest.mark.parametrize("count", [-1, 2.0, "5", True, None])
@@ -248,7 +180,7 @@ def sizes(batch: Batch) -> Batch:
 def test_a_job_over_files_and_one_that_counts(tmp_path: Path) -> None:
     reader = skybatch.FilesReader(str(write_tree(tmp_path / "tree")))
     outcome = map_items(tmp_path, sizes, reader=reader, batch_size=2)
-    assert outcome.rows == [{"path": item["path"], "size": len(item["bytes"])} for item in TestFilesReader.expected]
+    assert outcome.rows == [{"path": name, "size": 0 if name == "b/c.txt" else len(name)} for name in NAMES]
     counted = tmp_path / "counted.jsonl"
     map_items(tmp_path, same, reader=skybatch.CounterReader(10), output=skybatch.JsonWriter(str(counted)))
     assert [json.loads(line)["index"] for line in counted.read_text().splitlines()] == list(range(10))

@@ -81,6 +81,28 @@ class WindowReader(InputReader):
         A record that cannot be read raises RecordError naming file, line and byte offset.
         """
 
+    def __len__(self) -> int:
+        """Number of items, for use without a job: by an index made once in a temporary folder."""
+        return self._own_index()
+
+    def download_batch(self, start_idx: int, end_idx: int, cache_dir: str) -> list[Item]:
+        """The items `start_idx` to `end_idx`, for use without a job, as `__len__`."""
+        self._own_index()
+        return self.decode(self.read_window(start_idx, end_idx), start_idx, start_idx, end_idx)
+
+    def _own_index(self) -> int:
+        count: int | None = getattr(self, "_own_count", None)
+        if count is None:
+            import shutil  # which, with what it imports, workers need not wait for
+            import tempfile
+            import weakref
+
+            folder = tempfile.mkdtemp(prefix="skybatch-")
+            weakref.finalize(self, shutil.rmtree, folder, True)
+            count = self._own_count = self.build_index(folder)
+            self.open_index(folder)
+        return count
+
 
 @dataclass
 class OutputWriter(ABC):

@@ -5,6 +5,7 @@ import sqlite3
 from array import array
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
 from skybatch.errors import InputMissing, UsageError
@@ -24,9 +25,6 @@ class SqliteReader(WindowReader):
     table: str = ""
     columns: list[str] | None = None
 
-    def __post_init__(self):
-        self._rowids = None  # loaded when it is first needed: making a reader must cost nothing
-
     def check(self):
         """Called once, before there is a job: what is wrong is told now, in words of the user's."""
         if not os.path.isfile(self.path):
@@ -43,44 +41,29 @@ class SqliteReader(WindowReader):
 
     def build_index(self, folder):
         """Called once, in the engine."""
+        rows = self._select(f"SELECT rowid FROM {name(self.table)} ORDER BY rowid")
+        self._rowids = array("q", (rowid for (rowid,) in rows))
         with open(f"{folder}/rowids", "wb") as file:
-            self._all_rowids().tofile(file)
-        return len(self._all_rowids())
+            self._rowids.tofile(file)
+        return len(self._rowids)
 
     def open_index(self, folder):
         """Called in each worker."""
-        path = f"{folder}/rowids"
-        self._rowids = array("q")
-        with open(path, "rb") as file:
-            self._rowids.fromfile(file, os.path.getsize(path) // self._rowids.itemsize)
+        self._rowids = array("q", Path(folder, "rowids").read_bytes())
 
     def window_end(self, start, end):
         return min(end, start + WINDOW_ROWS - 1)
 
     def read_window(self, start, end):
         """On the reading thread: the rows of many batches at once."""
-        rowids = self._all_rowids()
+        between = (self._rowids[start], self._rowids[end])
         query = f"SELECT {self._wanted()} FROM {name(self.table)} WHERE rowid BETWEEN ? AND ? ORDER BY rowid"
-        return self._select(query, (rowids[start], rowids[end]), with_names=True)
+        return self._select(query, between, with_names=True)
 
     def decode(self, window, first, start, end):
         """On the mapper's thread: one batch of them, as dicts."""
         names, *rows = window
         return [dict(zip(names, row, strict=True)) for row in rows[start - first : end - first + 1]]
-
-    # Without an index, as in a notebook
-
-    def __len__(self):
-        return len(self._all_rowids())
-
-    def download_batch(self, start_idx, end_idx, cache_dir):
-        return self.decode(self.read_window(start_idx, end_idx), start_idx, start_idx, end_idx)
-
-    def _all_rowids(self):
-        if self._rowids is None:
-            rows = self._select(f"SELECT rowid FROM {name(self.table)} ORDER BY rowid")
-            self._rowids = array("q", (rowid for (rowid,) in rows))
-        return self._rowids
 
     def _wanted(self):
         # with the table's name, as SQLite takes a quoted name that is no column for a text

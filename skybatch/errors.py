@@ -43,6 +43,10 @@ class InputMissing(UsageError):
     """The input cannot be found or opened."""
 
 
+class InputDamaged(UsageError):
+    """The input is cut off or altered: what is compressed does not come out whole."""
+
+
 class OutputExists(SkybatchError):
     """Something that is not this job's stands at an output's place; it is left untouched."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skybatch.errors import ResultError
@@ -24,6 +24,7 @@ from skybatch.formats import values
 NAN = float("nan")
 UTC = datetime.UTC
 Pair = namedtuple("Pair", "left right")
+unhurried = settings(deadline=None)
 
 
 class Stamp(datetime.datetime):
@@ -147,16 +148,19 @@ JSON = st.recursive(
 )
 
 
+@unhurried
 @given(st.lists(st.dictionaries(st.text(max_size=4), JSON, max_size=4), max_size=4))
 def test_json_values_come_back(results: list[dict[str, Any]]) -> None:
     assert values.plain(results, 0) == results
 
 
+@unhurried
 @given(st.binary(max_size=50))
 def test_bytes_come_back(data: bytes) -> None:
     assert base64.b64decode(values.plain([{"data": data}], 0)[0]["data"]) == data
 
 
+@unhurried
 @given(JSON, st.lists(st.sampled_from(["list", "dict", "tuple", "array"]), max_size=4))
 def test_nan_is_found_wherever_it_is(beside: Any, wraps: list[str]) -> None:
     value: Any = NAN

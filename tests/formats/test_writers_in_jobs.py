@@ -50,7 +50,7 @@ SCRIPT = """
 @pytest.fixture
 def script(tmp_path: Path) -> Path:
     """A job with every writer."""
-    write_items(tmp_path / "few.jsonl", 100)
+    write_items(tmp_path / "few.jsonl", 40)
     write_items(tmp_path / "many.jsonl", 400)
     return write(tmp_path, "job.py", SCRIPT)
 

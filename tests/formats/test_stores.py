@@ -27,7 +27,6 @@ STORES = [
 def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "memory":
         yield f"memory://{uuid.uuid4().hex}"
-        stores.forget()
     else:
         yield request.getfixturevalue(request.param)
 

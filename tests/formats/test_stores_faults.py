@@ -23,6 +23,14 @@ KINDS = [
 ]
 
 
+FAULTS = [
+    pytest.param(Status(503), id="503"),
+    pytest.param(Status(429, "TooManyRequests"), id="429", marks=pytest.mark.full),
+    pytest.param(Reset(), id="reset"),
+    pytest.param(Cut(0.6), id="cut"),
+]
+
+
 @pytest.fixture(params=KINDS)
 def weather(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Proxy, str]]:
     """A proxy before a store, and a fresh bucket there that is reached through it. Waits are short."""
@@ -35,8 +43,6 @@ def weather(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     with running(request.getfixturevalue(request.param)) as proxy:
         use(proxy.url, monkeypatch)
         yield proxy, bucket
-        proxy.rule = lambda request: None
-        stores.forget()
 
 
 def first(count: int, fault: Fault, method: str = "", part_of_query: str = "") -> Rule:
@@ -52,7 +58,7 @@ def first(count: int, fault: Fault, method: str = "", part_of_query: str = "") -
     return rule
 
 
-@pytest.mark.parametrize("fault", [Status(503), Status(429, "TooManyRequests"), Reset(), Cut(0.6)], ids=repr)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_throttling_resets_and_cuts_only_slow_down(weather: tuple[Proxy, str], fault: Fault) -> None:
     proxy, bucket = weather
     store = stores.of(bucket)
@@ -80,6 +86,7 @@ def test_a_stall_ends_and_is_tried_again(weather: tuple[Proxy, str]) -> None:
     assert proxy.faults() == 2
 
 
+@pytest.mark.full
 def test_composing_goes_through_bad_weather(weather: tuple[Proxy, str]) -> None:
     proxy, bucket = weather
     store = stores.of(bucket)
@@ -121,6 +128,7 @@ def test_a_finish_whose_reply_was_lost_is_recognised(weather: tuple[Proxy, str])
     assert list(store.abandoned(bucket)) == []
 
 
+@pytest.mark.full
 def test_a_file_in_parts_survives_lost_replies(
     weather: tuple[Proxy, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +155,7 @@ def test_an_upload_that_is_always_cut_leaves_no_object(
     assert list(stores.of(bucket).list(bucket)) == []
 
 
+@pytest.mark.full
 def test_what_others_put_meanwhile_is_untouched(weather: tuple[Proxy, str]) -> None:
     proxy, bucket = weather
     store = stores.of(bucket)
@@ -158,6 +167,7 @@ def test_what_others_put_meanwhile_is_untouched(weather: tuple[Proxy, str]) -> N
     assert store.read(f"{bucket}/a") == b"theirs"
 
 
+@pytest.mark.full
 def test_patience_ends_in_a_failure_that_names_the_object(
     weather: tuple[Proxy, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +200,7 @@ def test_a_wrong_secret_is_denied_and_not_told(seaweedfs_bucket: str, monkeypatc
         told = "".join(traceback.format_exception(caught.value))
         assert canary not in told and servers.ACCESS_KEY not in told
         assert caught.value.__cause__ is None and caught.value.__context__ is None
+    stores.forget()
 
 
 def test_no_secret_in_what_a_failing_store_says(

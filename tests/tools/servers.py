@@ -36,6 +36,7 @@ _SHARED = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
 _counter = itertools.count()
+_made_for: list[tuple[str, str]] = []  # what the stores of this process were last made for
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +110,6 @@ def gcs_bucket(fake_gcs: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     name = _bucket_name()
     _post_json(f"{fake_gcs}/storage/v1/b?project=test", {"name": name})
     yield f"gs://{name}"
-    stores.forget()
 
 
 @contextmanager
@@ -120,14 +120,13 @@ def s3_bucket(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     store = stores.of("s3://")
     store.call(name, "create_bucket", Bucket=name)  # type: ignore[attr-defined]
     yield f"s3://{name}"
-    stores.forget()
 
 
 def use_s3(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have this process, and those it starts, find S3 at `url`: the server, or a proxy before it."""
     for name, value in {**_SHARED, "AWS_ENDPOINT_URL": url}.items():
         monkeypatch.setenv(name, value)
-    stores.forget()
+    _forget_others(url)
 
 
 def use_gcs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +134,15 @@ def use_gcs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     monkeypatch.setenv("NO_GCE_CHECK", "true")  # no credentials are sought on the network
-    stores.forget()
+    _forget_others(url)
+
+
+def _forget_others(url: str) -> None:
+    """Make stores anew, which takes a third of a second, unless they were made for this server and this patience."""
+    wanted = (url, os.environ.get("SKYBATCH_STORAGE_TIMEOUT_S", ""))
+    if _made_for != [wanted]:
+        _made_for[:] = [wanted]
+        stores.forget()
 
 
 def free_ports(count: int) -> list[int]:

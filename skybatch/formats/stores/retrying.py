@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 import os
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from skybatch.errors import StorageDenied, StorageFailed, UsageError
@@ -18,6 +20,8 @@ CONNECT_TIMEOUT_S = 10.0
 SLOWEST_BYTES_PER_S = 256 * 1024  # what an upload may take beyond the timeout
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 20.0
+
+_of_thread = threading.local()
 
 
 class Kind(enum.Enum):
@@ -33,7 +37,7 @@ class Kind(enum.Enum):
 class Refusal(StorageFailed):
     """The store understood and said no; `kind`, HTTP `status` and the store's `code` say why."""
 
-    def __init__(self, message: str, *, kind: Kind, status: int | None, code: str) -> None:
+    def __init__(self, message: str, *, kind: Kind = Kind.OTHER, status: int | None = None, code: str = "") -> None:
         self.kind, self.status, self.code = kind, status, code
         super().__init__(message)
 
@@ -67,11 +71,12 @@ def call(what: str, attempt: Callable[[], T]) -> T:
     """
     import tenacity
 
-    patience = patience_s()
+    patience, given_up = patience_s(), getattr(_of_thread, "given_up", None) or threading.Event()
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: kind_of(error) is Kind.TRANSIENT),
         wait=tenacity.wait_random_exponential(multiplier=2 * FIRST_WAIT_S, min=FIRST_WAIT_S, max=LONGEST_WAIT_S),
-        stop=tenacity.stop_after_delay(patience),
+        stop=tenacity.stop_any(tenacity.stop_after_delay(patience), tenacity.stop_when_event_set(given_up)),
+        sleep=tenacity.sleep_using_event(given_up),
         reraise=True,
     )
     try:
@@ -81,6 +86,17 @@ def call(what: str, attempt: Callable[[], T]) -> T:
     except Exception as error:
         told = told_error(what, error, patience)
     raise told  # outside of the handler, so that the store's own error, which may hold secrets, is not chained
+
+
+@contextmanager
+def unless(given_up: threading.Event) -> Iterator[None]:
+    """Within the block, what this thread calls is not tried again once the event is set."""
+    before = getattr(_of_thread, "given_up", None)
+    _of_thread.given_up = given_up
+    try:
+        yield
+    finally:
+        _of_thread.given_up = before
 
 
 def told_error(what: str, error: Exception, patience: float) -> StorageFailed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,7 +53,6 @@ class S3Store(Store):
                 "retries": {"total_max_attempts": 1},
             },
         )
-        self._fs.retries = 1
         self.uploads = ThreadPoolExecutor(UPLOADS_AT_ONCE, "skybatch-s3-upload")
         self.reads = ThreadPoolExecutor(READS_AT_ONCE, "skybatch-s3-read")
 
@@ -61,7 +61,14 @@ class S3Store(Store):
         from fsspec.asyn import sync
 
         limit = 10 * retrying.timeout_s() if not size else _time_for(size)
-        return retrying.call(what, lambda: sync(self._fs.loop, self._fs._call_s3, method, timeout=limit, **arguments))
+        return retrying.call(what, lambda: dict(sync(self._fs.loop, self._once, method, timeout=limit, **arguments)))
+
+    async def _once(self, method: str, **arguments: Any) -> Any:
+        # As s3fs._call_s3, without its own retries and its own reading of errors.
+        await self._fs.set_session()
+        client = await self._fs.get_s3(arguments.get("Bucket"))
+        call = getattr(client, method)
+        return await call(**self._fs._get_s3_method_kwargs(call, **arguments))
 
     def info(self, path: str) -> ObjectInfo:
         bucket, key = split(path)
@@ -100,7 +107,7 @@ class S3Store(Store):
             raise no_such(path, refusal) from None
 
     async def _get(self, **arguments: Any) -> bytes:
-        found = await self._fs._call_s3("get_object", **arguments)
+        found = await self._once("get_object", **arguments)
         async with found["Body"] as body:
             data: bytes = await body.read()
         if len(data) != found.get("ContentLength", len(data)):
@@ -158,7 +165,7 @@ class S3Store(Store):
             listed = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
             answer = sync(
                 self._fs.loop,
-                self._fs._call_s3,
+                self._once,
                 "delete_objects",
                 timeout=10 * retrying.timeout_s(),
                 Bucket=bucket,
@@ -263,7 +270,7 @@ class S3Store(Store):
             )
         except Refusal as refusal:
             ours = settled(self, path, owner, refusal)
-            self._abort_quietly(path, upload)  # a refused Complete leaves it
+            self.abort_quietly(path, upload)  # a refused Complete leaves it
             return ours
         return ObjectInfo(path=path, size=size, version=version_of(made), owner=owner)
 
@@ -274,21 +281,30 @@ class S3Store(Store):
         part = max(PART_SIZE, math.ceil(size / MAX_PARTS))
         upload = self.begin_upload(path, owner)
 
+        given_up = threading.Event()
+
         def send(start: int) -> str:
-            return self.upload_part(path, upload, start // part + 1, _slice_of(file, start, min(part, size - start)))
+            data = _slice_of(file, start, min(part, size - start))
+            with retrying.unless(given_up):
+                return self.upload_part(path, upload, start // part + 1, data)
 
         try:
             etags = [*self.uploads.map(send, range(0, size, part))]
             return self.complete(path, upload, etags, size=size, replaces=replaces, owner=owner)
         except BaseException:
-            self._abort_quietly(path, upload)
+            given_up.set()
+            self.abort_quietly(path, upload)
             raise
 
-    def _abort_quietly(self, path: str, upload: str) -> None:
+    def abort_quietly(self, path: str, upload: str) -> None:
+        """Abort, in one try; what that leaves `abandoned` will show, and something else matters more."""
+        at_once = threading.Event()
+        at_once.set()
         try:
-            self.abort(path, upload)
+            with retrying.unless(at_once):
+                self.abort(path, upload)
         except StorageFailed:
-            pass  # `abandoned` will show it; the first error matters more
+            pass
 
     def _pages(
         self,

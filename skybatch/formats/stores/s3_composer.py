@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from skybatch.errors import SegmentDamaged, StorageFailed
 from skybatch.formats.masking import masked
+from skybatch.formats.stores import retrying
 from skybatch.formats.stores.base import ANYTHING, Composer, ObjectInfo, Piece
 from skybatch.formats.stores.parts import MIB, Part, PartPlan
 from skybatch.formats.stores.retrying import Kind, Refusal
@@ -39,7 +41,8 @@ class S3Composer(Composer):
         if known is None and not self._made:
             handle = store.begin_upload(path, owner)
         self.handle = handle or ""
-        self._upload = _Upload(store, path, self.handle, known or {})
+        self._given_up = threading.Event()
+        self._upload = _Upload(store, path, self.handle, known=known or {}, given_up=self._given_up)
         self._plan = PartPlan()
         self._bundle: list[Part] = []
         self._last: Part | None = None  # held back: the only one may be too small for an upload
@@ -70,10 +73,7 @@ class S3Composer(Composer):
         if self._small is None:
             return self._upload.complete(replaces, self._owner)
         made = self._store.put(self._path, self._small, replaces=replaces, owner=self._owner)
-        try:
-            self._store.abort(self._path, self.handle)
-        except StorageFailed:
-            pass  # an upload without parts; `abandoned` will show it
+        self._store.abort_quietly(self._path, self.handle)
         return made
 
     def _place(self, parts: Iterable[Part]) -> None:
@@ -103,7 +103,8 @@ class S3Composer(Composer):
         if len(bundle) == 1:
             part = bundle[0]
         elif not self._upload.has(size):
-            upload = _Upload(self._store, path, self._store.begin_upload(path, self._owner), {})
+            begun = self._store.begin_upload(path, self._owner)
+            upload = _Upload(self._store, path, begun, known={}, given_up=self._given_up)
             for one in bundle:
                 self._send(upload, one)
             upload.wait()
@@ -125,7 +126,11 @@ class S3Composer(Composer):
     def _gather(self, part: Part) -> bytes:
         if len(part.spans) == 1:
             return self._read(part.spans[0])
-        return b"".join(self._store.reads.map(self._read, part.spans))
+        return b"".join(self._store.reads.map(self._read_in_pool, part.spans))
+
+    def _read_in_pool(self, span: Piece | bytes) -> bytes:
+        with retrying.unless(self._given_up):
+            return self._read(span)
 
     def _read(self, span: Piece | bytes) -> bytes:
         if isinstance(span, bytes):
@@ -142,8 +147,16 @@ class S3Composer(Composer):
 class _Upload:
     """One multipart upload: parts go up side by side, numbered in the order they were given."""
 
-    def __init__(self, store: S3Store, path: str, upload: str, known: dict[int, tuple[int, str]]) -> None:
-        self._store, self._path, self._id, self._known = store, path, upload, known
+    def __init__(
+        self,
+        store: S3Store,
+        path: str,
+        upload: str,
+        *,
+        known: dict[int, tuple[int, str]],
+        given_up: threading.Event,  # what still runs is not tried again
+    ) -> None:
+        self._store, self._path, self._id, self._known, self._given_up = store, path, upload, known, given_up
         self._sizes: list[int] = []
         self._etags: list[Future[str] | str] = []
         self._running: deque[Future[str]] = deque()
@@ -199,10 +212,14 @@ class _Upload:
     def _begin(self, size: int, work: Callable[[], str]) -> None:
         while len(self._running) >= IN_FLIGHT:
             self._wait_for_one()
-        future = self._store.uploads.submit(work)
+        future = self._store.uploads.submit(self._in_pool, work)
         self._running.append(future)
         self._etags.append(future)
         self._sizes.append(size)
+
+    def _in_pool(self, work: Callable[[], str]) -> str:
+        with retrying.unless(self._given_up):
+            return work()
 
     def _wait_for_one(self) -> None:
         try:
@@ -210,10 +227,12 @@ class _Upload:
             for future in done:
                 self._running.remove(future)
                 future.result()
-        except BaseException:
+        except BaseException as error:
+            self._given_up.set()
             for future in self._running:
                 future.cancel()
-            wait(self._running)
+            if isinstance(error, Exception):  # a signal does not wait
+                wait(self._running)
             self._running.clear()
             raise
 

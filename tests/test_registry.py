@@ -2,8 +2,9 @@ import dataclasses
 
 import pytest
 
+from skybatch import plugins
 from skybatch.errors import UnknownName
-from skybatch.registry import Registry
+from skybatch.registry import OUTPUT_WRITER_REGISTRY, Registry
 
 
 def test_a_decorated_class_is_found_under_its_name() -> None:
@@ -39,3 +40,14 @@ def test_an_unknown_name_lists_the_candidates_and_the_nearest() -> None:
     registry.type_register("numbers")(type("Numbers", (), {}))
     with pytest.raises(UnknownName, match=r"'numbres'; did you mean 'numbers'\?; known: numbers"):
         registry.get("numbres")
+
+
+def test_the_name_of_a_built_in_may_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OUTPUT_WRITER_REGISTRY, "_classes", {})
+    built_in = plugins.writer("text")
+
+    @OUTPUT_WRITER_REGISTRY.type_register(name="text")
+    class Own:
+        pass
+
+    assert plugins.writer("text") is Own is not built_in

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from skybatch.cli.main import VERBS
 from skybatch.formats import batchfiles, segment
 from skybatch.formats.base import InputReader, OutputWriter
 from skybatch.journal.schema import SCHEMA
+from tests.tools.following import follow
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,31 +27,6 @@ def shell_blocks() -> list[str]:
 
 def page(name: str) -> str:
     return (ROOT / "docs" / name).read_text()
-
-
-def follow(blocks: list[str], folder: Path) -> str:
-    """Run shell blocks in a folder where the commands are those of this Python and `hello` is as if installed."""
-    commands = folder / "bin"
-    commands.mkdir()
-    for name, arguments in (("python", ""), ("skybatch", "-m skybatch.cli")):
-        command = commands / name
-        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
-        command.chmod(0o755)
-    installed = folder / "hello" / "hello-1.0.dist-info"
-    installed.mkdir(parents=True)
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: hello\nVersion: 1.0\n")
-    (installed / "entry_points.txt").write_text("[skybatch]\nhello = hello\n")
-    path = os.pathsep.join([str(ROOT), str(folder / "hello")])
-    done = subprocess.run(
-        ["bash", "-e", "-c", "\n".join(blocks)],
-        cwd=folder,
-        env={**os.environ, "PATH": f"{commands}:{os.environ['PATH']}", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.mark.full
@@ -127,10 +100,26 @@ def test_the_documented_way_to_read_a_segment_reads_one(tmp_path: Path) -> None:
     written.append(6, 6, 2, b"second")
     name = written.seal().name
     names: dict[str, object] = {}
-    exec(page("formats.md").split("```python\n")[1].split("```")[0], names)
+    exec(page("formats.md").split("## Segments\n")[1].split("```python\n")[1].split("```")[0], names)
     ranges = names["ranges"]
     assert callable(ranges)
     assert list(ranges(tmp_path / name)) == [(4, 5, b"first"), (6, 6, b"second")]
+
+
+@pytest.mark.full
+def test_a_stranger_can_follow_the_guide_to_formats_of_their_own(tmp_path: Path) -> None:
+    guide = page("formats.md").split("## Temporary files\n")[0]
+    commands = []
+    for language, block in re.findall(r"```(\w+)\n(.*?)```", guide, re.DOTALL):
+        named = re.match(r"# (\w+\.\w+)\n", block)
+        if named:
+            (tmp_path / named[1]).write_text(block)
+        else:
+            commands.append(block if language == "sh" else f"python - <<'EOF'\n{block}EOF\n")
+    told = follow(commands, tmp_path)
+    assert '{"words":8,"text":"A bird in the hand\\nis worth two."}' in told
+    assert told.count(" passed") == 3
+    assert (tmp_path / "measured.jsonl").read_bytes() == (tmp_path / "words.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize(("heading", "contract"), [("A reader", InputReader), ("A writer", OutputWriter)])

@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.harness import Settings, workplace
 
-NAMES = ("dispatch", "jsonl", "memory", "state", "overlap", "start", "durability")
+NAMES = ("dispatch", "jsonl", "memory", "state", "overlap", "start", "durability", "parquet", "images")
 
 
 def main() -> int:

@@ -86,11 +86,11 @@ def median(results: list[Any], key: str = "seconds") -> float:
     return float(statistics.median(result[key] for result in results))
 
 
-def python(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+def python(*arguments: str, env: dict[str, str] | None = None, binary: str = sys.executable) -> subprocess.Popen[str]:
     """A fresh Python that sees skybatch and this package."""
     root = str(Path(__file__).parents[1])
     return subprocess.Popen(
-        [sys.executable, *arguments],
+        [binary, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

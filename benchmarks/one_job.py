@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import workloads
-from skybatch import Dataset, JsonReader, JsonWriter
+from skybatch import Dataset, ImageReader, ImageWriter, JsonReader, JsonWriter, ParquetReader, ParquetWriter
 
 CLASSES: dict[str, Any] = {
     "JsonReader": JsonReader,
     "JsonWriter": JsonWriter,
+    "ImageReader": ImageReader,
+    "ImageWriter": ImageWriter,
+    "ParquetReader": ParquetReader,
+    "ParquetWriter": ParquetWriter,
     "Counter": workloads.Counter,
     "SlowWriter": workloads.SlowWriter,
 }

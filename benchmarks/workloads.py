@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.parquet_rows import tidy
 from skybatch import utils
 from skybatch.io_formats import InputReader, OutputWriter
 
@@ -23,6 +24,21 @@ def add_two_fields(batch: Batch) -> Batch:
         row["length"] = len(row["text"])
         row["even"] = row["id"] % 2 == 0
     return batch
+
+
+def tidy_rows(batch: Batch) -> Batch:
+    """A new row for every row; see parquet_rows.py."""
+    tidied = []
+    for row in batch:
+        text, words, domain, total = tidy(row["text"], row["email"], row["price"], row["quantity"])
+        kept = {"id": row["id"], "country": row["country"]}
+        tidied.append({**kept, "text": text, "words": words, "domain": domain, "total": total})
+    return tidied
+
+
+def shrink(batch: Batch) -> Batch:
+    """Images of 32 x 32 pixels."""
+    return [{"image": item["image"].resize((32, 32))} for item in batch]
 
 
 class Sleeper:

@@ -106,6 +106,15 @@ def stumble(batch: list[dict[str, Any]], log: str, seconds: float) -> list[dict[
     return enrich(batch, log, seconds)
 
 
+def widen(batch: list[dict[str, Any]], log: str, seconds: float) -> list[dict[str, Any]]:
+    """As `enrich`, with a further key late in the job, and a number that is whole at first."""
+    results = enrich(batch, log, seconds)
+    for result in results:
+        if result["id"] >= 90:
+            result |= {"late": [result["id"]], "parity": result["parity"] / 2}
+    return results
+
+
 def seize(batch: list[dict[str, Any]], log: str, seconds: float) -> list[dict[str, Any]]:
     """A mapper that forks children and grandchildren, then keeps the interpreter's lock in C code."""
     import ctypes
@@ -125,6 +134,8 @@ def seize(batch: list[dict[str, Any]], log: str, seconds: float) -> list[dict[st
 def reader_of(folder: str, items: int, asked: dict[str, Any]) -> io_formats.InputReader:
     if asked["reader"] == "counter":
         return Counter(f"{folder}/phases.log", items, asked["planning_s"])
+    if asked["reader"] == "parquet":
+        return parquet_of(f"{folder}/input.parquet", items)
     path = f"{folder}/input.jsonl"
     if not os.path.exists(path):
         with open(path, "w", encoding="ascii") as file:
@@ -132,11 +143,21 @@ def reader_of(folder: str, items: int, asked: dict[str, Any]) -> io_formats.Inpu
     return io_formats.JsonReader(path)
 
 
+def parquet_of(path: str, items: int) -> io_formats.ParquetReader:
+    if not os.path.exists(path):
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        parquet.write_table(pa.table({"id": range(items)}), path, row_group_size=50)
+    return io_formats.ParquetReader(path)
+
+
 def outputs_of(folder: str, asked: dict[str, Any]) -> list[io_formats.OutputWriter]:
     phases = f"{folder}/phases.log"
     writers: dict[str, io_formats.OutputWriter] = {
         "json": io_formats.JsonWriter(f"{folder}/out/rows.jsonl", column=["id", "word"]),
         "yaml": YamlWriter(f"{folder}/out/words.yaml", "word", asked["finishing_s"], phases),
+        "parquet": io_formats.ParquetWriter(f"{folder}/out/rows.parquet", row_group_size=32),
         "text": TextWriter(f"{folder}/out/texts/", "word"),
     }
     for number in range(16):
@@ -165,7 +186,7 @@ def main(folder: str, options: str) -> int:
     asked = {**DEFAULTS, **json.loads(options)}
     try:
         job = skybatch.Dataset(reader_of(folder, asked["items"], asked)).map(
-            {"enrich": enrich, "stumble": stumble, "seize": seize}[asked["mapper"]],
+            {"enrich": enrich, "stumble": stumble, "widen": widen, "seize": seize}[asked["mapper"]],
             batch_size=asked["batch_size"],
             workers=asked["workers"],
             output=outputs_of(folder, asked),

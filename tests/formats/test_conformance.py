@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -18,11 +19,13 @@ from PIL import Image
 from skybatch import ImageWriter, InputReader, JsonReader, JsonWriter, plugins
 from skybatch.io_formats import (
     CounterReader,
+    CsvReader,
     CsvWriter,
     FilesReader,
     ImageReader,
     ParquetReader,
     ParquetWriter,
+    TextReader,
     TextWriter,
     YamlWriter,
 )
@@ -52,6 +55,41 @@ class TestJsonReader(ReaderSuite):
         path = tmp_path / "in.jsonl"
         path.write_text('{"n": 1}\n\n{"n": 2\n{"n": 3}\n')
         return JsonReader(str(path)), 1
+
+
+class TestTextReader(ReaderSuite):
+    expected: ClassVar = [{"line": "first"}, {"line": ""}, {"line": "zwei é"}, {"line": "last"}]
+
+    def make(self, tmp_path: Path) -> TextReader:
+        (tmp_path / "a.txt").write_text("first\n\nzwei é\n")
+        (tmp_path / "b.txt").write_text("last")
+        return TextReader(str(tmp_path / "*.txt"), column="line")
+
+    def change(self, tmp_path: Path) -> None:
+        (tmp_path / "c.txt").write_text("one more\n")
+
+    def malformed(self, tmp_path: Path) -> tuple[TextReader, int]:
+        (tmp_path / "in.txt").write_bytes(b"good\n\xff\xfe\ngood\n")
+        return TextReader(str(tmp_path / "in.txt")), 1
+
+
+class TestCsvReader(ReaderSuite):
+    expected: ClassVar = [{"n": str(n), "text": f'"{n}",\n'} for n in range(6)]
+
+    def make(self, tmp_path: Path) -> CsvReader:
+        with open(tmp_path / "in.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["n", "other", "text"])
+            writer.writerows([row["n"], "", row["text"]] for row in self.expected)
+        return CsvReader(str(tmp_path / "in.csv"), columns=["n", "text"])
+
+    def change(self, tmp_path: Path) -> None:
+        with open(tmp_path / "in.csv", "a") as file:
+            file.write("6,,x\n")
+
+    def malformed(self, tmp_path: Path) -> tuple[CsvReader, int]:
+        (tmp_path / "in.csv").write_text("a,b\n1,2\n3\n5,6\n")
+        return CsvReader(str(tmp_path / "in.csv")), 1
 
 
 class TestParquetReader(ReaderSuite):

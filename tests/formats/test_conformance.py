@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import yaml
 import zstandard
 from PIL import Image
@@ -152,6 +153,14 @@ class TestCounterReader(ReaderSuite):
 # Writers
 
 
+class JobsInFull(WriterSuite):
+    """For variants: the quick tests run a job for one writer of each kind."""
+
+    @pytest.mark.full
+    def test_a_job_with_a_death_gives_what_an_undisturbed_one_gives(self, tmp_path: Path) -> None:
+        super().test_a_job_with_a_death_gives_what_an_undisturbed_one_gives(tmp_path)
+
+
 class TestJsonWriter(WriterSuite):
     results = ROWS
     expected: Any = JSONL
@@ -161,14 +170,14 @@ class TestJsonWriter(WriterSuite):
         return JsonWriter(str(tmp_path / "out.jsonl"))
 
 
-class TestJsonWriterOfColumns(TestJsonWriter):
+class TestJsonWriterOfColumns(JobsInFull, TestJsonWriter):
     expected = b"".join(orjson.dumps({"text": row["text"], "n": row["n"]}) + b"\n" for row in ROWS)
 
     def make(self, tmp_path: Path) -> JsonWriter:
         return JsonWriter(str(tmp_path / "out.jsonl"), column=["text", "n"])
 
 
-class TestJsonWriterWithGzip(TestJsonWriter):
+class TestJsonWriterWithGzip(JobsInFull, TestJsonWriter):
     def make(self, tmp_path: Path) -> JsonWriter:
         return JsonWriter(str(tmp_path / "out.jsonl.gz"))
 
@@ -176,7 +185,7 @@ class TestJsonWriterWithGzip(TestJsonWriter):
         return gzip.decompress(path.read_bytes())
 
 
-class TestJsonWriterWithZstd(TestJsonWriter):
+class TestJsonWriterWithZstd(JobsInFull, TestJsonWriter):
     def make(self, tmp_path: Path) -> JsonWriter:
         return JsonWriter(str(tmp_path / "out.jsonl.zst"))
 
@@ -195,7 +204,7 @@ class TestJsonWriterOfShards(TestJsonWriter):
         return b"".join((path / name).read_bytes() for name in names)
 
 
-class TestCsvWriter(WriterSuite):
+class TestCsvWriter(JobsInFull):
     results = ROWS
     expected: ClassVar = b"n,text\n" + "".join(f"{row['n']},{row['text']}\n" for row in ROWS).encode()
     unwritable: ClassVar = {"n": object(), "text": ""}
@@ -213,7 +222,7 @@ class TestCsvWriterOfAnyColumns(TestCsvWriter):
         return CsvWriter(str(tmp_path / "out.csv"))
 
 
-class TestYamlWriter(WriterSuite):
+class TestYamlWriter(JobsInFull):
     results = ROWS
     expected = ROWS
     unwritable: ClassVar = {"n": object()}
@@ -250,7 +259,7 @@ class TestTextWriter(WriterSuite):
         return {file.name: file.read_bytes() for file in path.glob("*.txt")}
 
 
-class TestTextWriterWithNames(TestTextWriter):
+class TestTextWriterWithNames(JobsInFull, TestTextWriter):
     results: ClassVar = [{"body": f"é {n}", "name": f"part/{n}.txt"} for n in range(6)]
     expected: ClassVar = {f"{n}.txt": f"é {n}".encode() for n in range(6)}
     unwritable: ClassVar = {"body": "", "name": "../../escaped.txt"}
@@ -262,7 +271,7 @@ class TestTextWriterWithNames(TestTextWriter):
         return super().read(path) | {file.name: file.read_bytes() for file in (path / "part").glob("*.txt")}
 
 
-class TestImageWriter(WriterSuite):
+class TestImageWriter(JobsInFull):
     results: ClassVar = [{"image": Image.new("RGB", (2, 3), (n, 2 * n, 99))} for n in range(6)]
     expected: ClassVar = {f"{n:08d}.png": ((2, 3), (n, 2 * n, 99)) for n in range(6)}
     unwritable: ClassVar = {"image": "a picture"}
@@ -276,7 +285,7 @@ class TestImageWriter(WriterSuite):
         return {name: (image.size, image.getpixel((0, 0))) for name, image in images.items()}
 
 
-class TestImageWriterOfJpegs(WriterSuite):
+class TestImageWriterOfJpegs(JobsInFull):
     results: ClassVar = [{"image": Image.new("RGB", (2, 3), (99, 99, 99)), "name": f"{n}.jpg"} for n in range(4)]
     expected: ClassVar = {"0.jpg", "1.jpg", "2.jpg", "3.jpg"}
 

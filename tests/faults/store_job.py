@@ -1,4 +1,7 @@
-"""A job whose outputs lie in an object store. Run as a script: `python store_job.py FOLDER OPTIONS`, options as JSON."""
+"""A job whose outputs lie in an object store.
+
+Run as a script: `python store_job.py FOLDER OPTIONS`, options as JSON.
+"""
 
 from __future__ import annotations
 

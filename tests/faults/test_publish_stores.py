@@ -124,9 +124,7 @@ def is_publishing(request: Request) -> bool:
     """Whether a request puts an output in its place: a put of the whole, or the end of an upload."""
     if ".sky_batch_tmp" in request.path or "/out/" not in request.path:
         return False
-    return (request.method == "PUT" and not request.query) or (
-        request.method == "POST" and "uploadId" in request.query
-    )
+    return (request.method == "PUT" and not request.query) or (request.method == "POST" and "uploadId" in request.query)
 
 
 @pytest.mark.full

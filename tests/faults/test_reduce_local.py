@@ -50,9 +50,7 @@ def test_a_merge_goes_on_where_its_journalled_offset_is(tmp_path: Path) -> None:
     bench = mapped_but_not_merged(tmp_path)
     for passing in (3, 2):
         before = progress(bench)
-        bench.crash(
-            bench.spawn(["-c", PATCHED_RESUME, "resume", bench.job_id], failpoint=f"checkpoint:{passing}")
-        )
+        bench.crash(bench.spawn(["-c", PATCHED_RESUME, "resume", bench.job_id], failpoint=f"checkpoint:{passing}"))
         after = progress(bench)
         assert after is not None and after["next"] > (before or {"next": 0})["next"]
         with next((bench.folder / "out").glob(".sky_batch_tmp/*/rows.jsonl/output.part")).open("ab") as staged:

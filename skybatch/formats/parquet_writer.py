@@ -78,9 +78,9 @@ class ParquetWriter(SegmentWriter):
         if not results:
             return b""
         types = self._schema_types()
-        names = list(types) if types else columns_of(self.column) or _names(results, start_idx)
         arrays = []
-        for name, values in zip(names, self._columns(results, names, start_idx), strict=True):
+        columns = self._columns(results, start_idx)
+        for name, values in columns.items():
             make = partial(typed_array_of, type=types[name]) if types else array_of
             try:
                 arrays.append(make(values))
@@ -88,22 +88,32 @@ class ParquetWriter(SegmentWriter):
                 position, trouble = culprit(values, make)
                 item = start_idx + position
                 raise ResultError(f"item {item}, key {name!r}: {trouble}", item=item) from None
-        return _payload(names, arrays, len(results), start_idx)
+        return _payload(list(columns), arrays, len(results), start_idx)
 
-    def _columns(self, results: list[Item], names: list[str], start: int) -> list[list[Any]]:
-        """The values of each column."""
-        if self.schema and self.column is None:
-            for index, result in enumerate(results, start):
-                for unknown in result.keys() - self.schema.keys():
-                    what = nearest(str(unknown), names)
-                    raise ResultError(f"item {index}: key {unknown!r} is not in the schema{what}", item=index)
-            return [[result.get(name) for result in results] for name in names]
+    def _columns(self, results: list[Item], start: int) -> dict[str, list[Any]]:
+        """The values of each column, by name."""
+        names = columns_of(self.column)
+        if names is None and self.schema:
+            self._refuse_unknown(results, start)
+            return {name: [result.get(name) for result in results] for name in self.schema}
+        same = names is not None or sum(map(len, results)) == len(results) * len(results[0])
         try:
-            return [[result[name] for result in results] for name in names]
+            if same:
+                found = {name: [result[name] for result in results] for name in names or results[0]}
+                if names or all(isinstance(name, str) for name in found):
+                    return found
         except KeyError:
-            if self.column is not None:
-                return [[value_of(result, name, start + k) for k, result in enumerate(results)] for name in names]
-            return [[result.get(name) for result in results] for name in names]
+            pass
+        if names is not None:
+            return {name: [value_of(result, name, start + k) for k, result in enumerate(results)] for name in names}
+        return {name: [result.get(name) for result in results] for name in _names(results, start)}
+
+    def _refuse_unknown(self, results: list[Item], start: int) -> None:
+        known = (self.schema or {}).keys()
+        for index, result in enumerate(results, start):
+            for name in result.keys() - known:
+                what = nearest(str(name), known)
+                raise ResultError(f"item {index}: key {name!r} is not in the schema{what}", item=index)
 
     def _schema_types(self) -> dict[str, Any] | None:
         if self._types is None and self.schema:
@@ -132,14 +142,14 @@ def require_pyarrow(name: str) -> None:
 
 
 def _names(results: list[Item], start: int) -> list[str]:
-    first = results[0].keys()
-    if all(result.keys() == first for result in results) and all(isinstance(name, str) for name in first):
-        return list(first)
-    for index, result in enumerate(results, start):
-        for name in result:
-            if not isinstance(name, str):
-                raise ResultError(f"item {index}, key {name!r}: a key must be text", item=index)
-    return names_of(results)
+    """All keys, in order of first appearance."""
+    try:
+        return names_of(results)
+    except TypeError:
+        item, name = next(
+            (k, name) for k, row in enumerate(results, start) for name in row if not isinstance(name, str)
+        )
+        raise ResultError(f"item {item}, key {name!r}: a key must be text", item=item) from None
 
 
 def _payload(names: list[str], arrays: list[Any], rows: int, start: int) -> bytes:

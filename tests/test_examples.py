@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import PIL.Image
 import pytest
 import yaml
 
@@ -62,8 +63,25 @@ def test_the_range_becomes_text_files_and_one_yaml_list(tmp_path: Path) -> None:
     assert texts[6].read_text() == "6 is divided by 1, 2, 3, 6"
 
 
+def test_every_image_gets_its_thumbnail(tmp_path: Path) -> None:
+    for name, size in (("a.png", (300, 150)), ("trip/b.jpg", (10, 20)), ("trip/c.png", (64, 64))):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", size, "red").save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "torn.png").write_bytes(b"no image")
+    run(ROOT / "examples" / "thumbnails.py", "photos", "30", folder=tmp_path)
+    made = {path.relative_to(tmp_path / "thumbnails"): path for path in (tmp_path / "thumbnails").rglob("*.jpg")}
+    sizes = {}
+    for name, path in made.items():
+        with PIL.Image.open(path) as image:
+            sizes[str(name)] = image.size
+    assert sizes == {"a.png.jpg": (30, 15), "trip/b.jpg": (10, 20), "trip/c.png.jpg": (30, 30)}
+    table = "path,width,height\na.png,300,150\ntrip/b.jpg,10,20\ntrip/c.png,64,64\n"
+    assert (tmp_path / "sizes.csv").read_text() == table
+
+
 def test_no_example_is_left_untested() -> None:
-    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {"stdlib_census.py", "range_to_text_yaml.py"}
+    tested = {"stdlib_census.py", "range_to_text_yaml.py", "thumbnails.py"}
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == tested
 
 
 def test_the_demo_counts_one_package_of_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

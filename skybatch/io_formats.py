@@ -8,7 +8,8 @@ from skybatch.formats.csv_reader import CsvReader
 from skybatch.formats.csv_writer import CsvWriter
 from skybatch.formats.files import FilesReader, ImageReader
 from skybatch.formats.image import ImageWriter
-from skybatch.formats.json_format import JsonReader, JsonWriter
+from skybatch.formats.json_format import JsonWriter
+from skybatch.formats.json_reader import JsonReader
 from skybatch.formats.parquet import ParquetReader
 from skybatch.formats.parquet_writer import ParquetWriter
 from skybatch.formats.text_reader import TextReader

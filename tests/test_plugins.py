@@ -61,7 +61,7 @@ def test_a_plugins_reader_is_found_by_name_and_another_plugins_exception_does_no
 
 
 def test_built_ins_cannot_be_taken_by_a_plugin(added: TidePlugin) -> None:
-    from skybatch.formats.json_format import JsonReader
+    from skybatch.formats.json_reader import JsonReader
 
     assert plugins.reader("json") is JsonReader
 

@@ -60,7 +60,7 @@ class Dataset:
         Raises UsageError naming the item that is no dict, or the key whose value JSON would not give back.
         """
         from skybatch.formats import items as kept
-        from skybatch.formats.json_format import JsonReader
+        from skybatch.formats.json_reader import JsonReader
 
         return cls(JsonReader(str(kept.keep(items, folders.items_folder()))), limit=limit)
 

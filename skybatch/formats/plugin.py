@@ -10,7 +10,7 @@ def skybatch_input_readers() -> dict[str, type]:
     from skybatch.formats.counter import CounterReader
     from skybatch.formats.csv_reader import CsvReader
     from skybatch.formats.files import FilesReader, ImageReader
-    from skybatch.formats.json_format import JsonReader
+    from skybatch.formats.json_reader import JsonReader
     from skybatch.formats.parquet import ParquetReader
     from skybatch.formats.text_reader import TextReader
 

@@ -12,7 +12,7 @@ import pytest
 import skybatch
 from skybatch import io_formats
 from skybatch.errors import UsageError
-from skybatch.formats import json_format, line_index
+from skybatch.formats import json_reader, line_scan
 from tests.tools.mapping import map_and_fail, map_items
 
 Batch = list[dict[str, Any]]
@@ -94,28 +94,46 @@ def test_checkpoints_and_windows_at_every_byte_give_the_same_records(
     path = tmp_path / "in.jsonl"
     path.write_bytes(SMALL)
     for step in range(1, len(SMALL) + 2):
-        monkeypatch.setattr(json_format, "WINDOW_SIZE", step)
-        line_index.build_file(str(path), str(tmp_path / "lines.idx"), step=step)
+        monkeypatch.setattr(json_reader, "WINDOW_SIZE", step)
+        monkeypatch.setattr(line_scan, "STEP", step)
         reader = skybatch.JsonReader(str(path))
-        reader.open_index(str(tmp_path))
-        assert len(reader) == 5
+        assert reader.build_index(str(tmp_path)) == 5
         for size in range(1, 7):
-            ids: list[int] = []
-            while len(ids) < 5:
-                start = len(ids)
-                end = reader.window_end(start, min(start + size - 1, 4))
-                window = reader.read_window(start, end)
-                ids += [item["id"] for item in reader.decode(window, start, start, end)]
-            assert ids == [0, 1, 2, 3, 4]
+            assert read_by_windows(reader, size) == [0, 1, 2, 3, 4]
 
 
-def test_record_that_begins_at_any_byte_is_read_whole(tmp_path: Path) -> None:
+def test_a_file_cut_in_two_at_every_line_gives_the_same_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of the two has a last line without its end, unless it is empty."""
+    monkeypatch.setattr(line_scan, "STEP", 8)
+    (tmp_path / "in").mkdir()
+    cuts = [0, *(at for at in range(len(SMALL)) if SMALL[at : at + 1] == b"\n"), len(SMALL)]
+    for cut in cuts:
+        (tmp_path / "in" / "0.jsonl").write_bytes(SMALL[:cut])
+        (tmp_path / "in" / "1.jsonl").write_bytes(SMALL[cut:].removeprefix(b"\n"))
+        reader = skybatch.JsonReader(f"{tmp_path}/in")
+        assert reader.build_index(str(tmp_path)) == 5
+        for size in range(1, 7):
+            assert read_by_windows(reader, size) == [0, 1, 2, 3, 4]
+
+
+def read_by_windows(reader: skybatch.JsonReader, size: int) -> list[int]:
+    ids: list[int] = []
+    while len(ids) < 5:
+        start = len(ids)
+        end = reader.window_end(start, min(start + size - 1, 4))
+        window = reader.read_window(start, end)
+        ids += [item["id"] for item in reader.decode(window, start, start, end)]
+    return ids
+
+
+def test_record_that_begins_at_any_byte_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_scan, "STEP", 16)
     path = tmp_path / "in.jsonl"
     for pad in range(len(SMALL)):
         path.write_bytes(b" " * pad + b"\n" + b'{"id":0}\n' + b"\n" * pad + b'{"id":1}')
-        line_index.build_file(str(path), str(tmp_path / "lines.idx"), step=16, read_size=16)
         reader = skybatch.JsonReader(str(path))
-        reader.open_index(str(tmp_path))
         for index in (1, 0):
             assert reader.download_batch(index, index, "") == [{"id": index}]
 

@@ -21,7 +21,7 @@ from pyarrow import parquet as pq
 
 from skybatch import ParquetWriter
 from skybatch.errors import ResultError, UsageError
-from skybatch.formats import arrow_types, parquet_writer
+from skybatch.formats import arrow_types, parquet_assembler
 from skybatch.formats.base import Restart
 from skybatch.testing import WriterSuite
 from tests.tools.assembling import assembled, cut_everywhere, payloads
@@ -73,7 +73,7 @@ def test_bytes_do_not_depend_on_batches(rows: list[Any], cuts: list[int], bytes_
     writer = ParquetWriter("out.parquet", row_group_size=7)
     cuts = [min(cut, len(rows)) for cut in cuts]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet_writer, "ROW_GROUP_BYTES", bytes_limit)
+        patch.setattr(parquet_assembler, "ROW_GROUP_BYTES", bytes_limit)
         try:
             expected = assembled(writer, payloads(writer, rows, []), tmp_path / "whole")
         except ResultError:
@@ -93,7 +93,7 @@ def test_row_groups_have_their_size_in_rows(tmp_path: Path) -> None:
 
 
 def test_row_groups_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_writer, "ROW_GROUP_BYTES", 1000)
+    monkeypatch.setattr(parquet_assembler, "ROW_GROUP_BYTES", 1000)
     writer = ParquetWriter("out.parquet")
     rows = [{"text": "x" * size} for size in (400, 400, 400, 5000, 1, 1)]
     metadata = file_of(assembled(writer, payloads(writer, rows, [2]), tmp_path / "out")).metadata

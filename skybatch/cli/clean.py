@@ -16,18 +16,58 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@click.argument("jobs", metavar="[JOB...]", nargs=-1)
 @click.option("--unfinished", is_flag=True, help="Also jobs that could be resumed: what they did is lost.")
-def clean(jobs: tuple[str, ...], unfinished: bool) -> None:
-    """Remove each JOB's folder and its temporary files beside the outputs. Outputs stay.
+@click.option(
+    "--leftovers",
+    metavar="PATH",
+    help="Instead of jobs: list temporary files and abandoned uploads beside an output, or in a folder or bucket.",
+)
+@click.option("--yes", is_flag=True, help="With --leftovers: remove what is listed.")
+def clean(jobs: tuple[str, ...], unfinished: bool, leftovers: str | None, yes: bool) -> None:
+    """Remove each JOB's folder, its temporary files beside the outputs, and its uploads. Outputs stay.
 
     A job that runs is refused, and one that could be resumed is too, unless --unfinished is given.
+
+    With --leftovers, what finished jobs and jobs that are not known here have left around PATH is listed, and removed
+    with --yes. A job that is not known here may be another machine's and may run there. Jobs that stand unfinished here
+    are never touched.
     """
     from skybatch.engine.job import find_job
 
+    if leftovers is not None:
+        if jobs or unfinished:
+            raise UsageError("--leftovers PATH and JOB do not go together")
+        _clean_leftovers(leftovers, yes)
+        return
+    if not jobs or yes:
+        raise UsageError("say which jobs to remove, or --leftovers PATH; `skybatch list` shows the jobs")
     for job in [find_job(reference) for reference in jobs]:
         _clean(job, unfinished)
         click.echo(f"skybatch: job {job.id} is removed", err=True)
+
+
+def _clean_leftovers(path: str, yes: bool) -> None:
+    from skybatch.cli.output import table
+    from skybatch.engine import leftovers
+    from skybatch.formats.masking import masked
+
+    leftovers.check(path)
+    found, kept = leftovers.find(path)
+    if found:
+        rows = [(one.job_id or "-", one.why, one.files or "-", one.size or "-", masked(one.path)) for one in found]
+        table(("JOB", "STATE", "FILES", "BYTES", "PATH"), rows)
+    for job_id in kept:
+        click.echo(f"skybatch: job {job_id} stands unfinished; what is its own stays", err=True)
+    if not found:
+        click.echo("skybatch: nothing is left over there", err=True)
+    elif not yes:
+        click.echo("skybatch: nothing was removed; to remove what is listed: --yes", err=True)
+        return
+    for one in found:
+        leftovers.remove(one)
+    if found:
+        click.echo(f"skybatch: removed {len(found)}", err=True)
 
 
 def _clean(job: Job, unfinished: bool) -> None:
@@ -43,6 +83,20 @@ def _clean(job: Job, unfinished: bool) -> None:
         _remove_leftovers(job)
         _remove_items(job)
         shutil.rmtree(job.folder.path)
+
+
+def _abort_upload(job: Job, idx: int, path: str) -> None:
+    """Give up the upload that the job has begun for an output, if it has."""
+    from skybatch.formats import stores
+    from skybatch.journal.reading import Reader
+
+    try:
+        with Reader(job.folder.journal) as journal:
+            handle = (journal.outputs()[idx].progress or {}).get("handle")
+    except SkybatchError:
+        return
+    if handle is not None:
+        stores.of(path).abort(path, handle)
 
 
 def _state(job: Job) -> str:
@@ -82,15 +136,17 @@ def _remove_leftovers(job: Job) -> None:
         spec = job.spec
     except SkybatchError:
         return  # damaged: where the outputs were is not known any more
-    for output in spec.outputs:
-        if not storage.is_local(output["path"]):
-            continue
-        ours = os.path.dirname(batchfiles.folder(output["path"], job.id))
-        shutil.rmtree(ours, ignore_errors=True)
-        try:
-            os.rmdir(os.path.dirname(ours))
-        except OSError:
-            pass  # not there, or another job's files are in it
+    for idx, output in enumerate(spec.outputs):
+        if storage.is_local(output["path"]):
+            ours = os.path.dirname(batchfiles.folder(output["path"], job.id))
+            shutil.rmtree(ours, ignore_errors=True)
+            try:
+                os.rmdir(os.path.dirname(ours))
+            except OSError:
+                pass  # not there, or another job's files are in it
+        else:
+            batchfiles.delete(output["path"], job.id)
+            _abort_upload(job, idx, output["path"])
     note = home() / "unfinished" / spec.identity()
     if note.is_file() and note.read_text() == job.id:
         note.unlink()

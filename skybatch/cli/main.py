@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "logs": ("skybatch.cli.reports", "Show what a job's workers printed."),
     "errors": ("skybatch.cli.reports", "Show what failed in a job."),
     "cancel": ("skybatch.cli.jobs", "Stop a job, resumably."),
+    "reduce": ("skybatch.cli.reduce", "Write what a job has finished so far, beside its outputs."),
     "clean": ("skybatch.cli.clean", "Remove jobs and what they left beside their outputs."),
     "pool": ("skybatch.cli.pool", "Keep named executor configurations."),
     "plugins": ("skybatch.cli.plugins", "List the plugins that are loaded, and from where."),

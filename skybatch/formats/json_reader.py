@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -72,19 +69,12 @@ class JsonReader(WindowReader):
                 making.begin_file()
                 _scan(copies.content(file, folder), making.keep)
         self.open_index(folder)
-        return len(self)
+        return self._ready().count
 
     def open_index(self, folder: str) -> None:
         """Map the index."""
         self._index, self._folder = RecordIndex(folder), folder
         self._opened.clear()
-
-    def __len__(self) -> int:
-        return self._ready().count
-
-    def download_batch(self, start_idx: int, end_idx: int, cache_dir: str) -> list[Item]:
-        """The items `start_idx` to `end_idx`, read by their own bytes."""
-        return self.decode(self.read_window(start_idx, end_idx), start_idx, start_idx, end_idx)
 
     def window_end(self, start: int, end: int) -> int:
         """A window of WINDOW_SIZE bytes of one file, or one item where that is larger."""
@@ -174,11 +164,7 @@ class JsonReader(WindowReader):
         return opened
 
     def _ready(self) -> RecordIndex:
-        if self._index is None:
-            folder = tempfile.mkdtemp(prefix="skybatch-index-")
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            self.build_index(folder)
-        assert self._index is not None
+        assert self._index is not None, "neither build_index nor open_index was called"
         return self._index
 
 

@@ -57,45 +57,49 @@ def trusted(*parts: bytes) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def indexed(parts: list[bytes], step: int, window: int = json_reader.WINDOW_SIZE) -> Iterator[JsonReader]:
-    """A reader of several files whose index was made with small steps and has been through its files."""
+def indexed(parts: list[bytes], step: int, window: int = json_reader.WINDOW_SIZE) -> Iterator[tuple[JsonReader, int]]:
+    """A reader of several files whose index was made with small steps by another one, and how many items they have."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(line_scan, "STEP", step)
         patch.setattr(json_reader, "WINDOW_SIZE", window)
         paths = [f"{folder}/in-{number}.jsonl" for number in range(len(parts))]
         for path, data in zip(paths, parts, strict=True):
             Path(path).write_bytes(data)
-        JsonReader(paths).build_index(folder)
+        count = JsonReader(paths).build_index(folder)
         reader = JsonReader(paths)
         reader.open_index(folder)
-        yield reader
+        yield reader, count
+
+
+def read(reader: JsonReader, start: int, end: int) -> list[dict[str, Any]]:
+    return reader.decode(reader.read_window(start, end), start, start, end)
 
 
 @given(files, steps, windows)
 def test_every_range_is_what_a_reader_line_by_line_finds(parts: list[bytes], step: int, window: int) -> None:
     expected = trusted(*parts)
-    with indexed(parts, step, window) as reader:
-        assert len(reader) == len(expected)
+    with indexed(parts, step, window) as (reader, count):
+        assert count == len(expected)
         for start in range(0, len(expected), 1 + len(expected) // 12):
             for end in range(start, len(expected), 1 + len(expected) // 12):
-                assert reader.download_batch(start, end, "") == expected[start : end + 1]
+                assert read(reader, start, end) == expected[start : end + 1]
 
 
 @given(files, steps, windows)
 def test_the_ranges_of_every_batch_size_make_up_the_files(parts: list[bytes], step: int, window: int) -> None:
     expected = trusted(*parts)
-    with indexed(parts, step, window) as reader:
+    with indexed(parts, step, window) as (reader, count):
         for size in (1, 2, 3, 7, len(expected) + 1):
             together: list[dict[str, Any]] = []
-            for start in range(0, len(reader), size):
-                together += reader.download_batch(start, min(start + size, len(reader)) - 1, "")
+            for start in range(0, count, size):
+                together += read(reader, start, min(start + size, count) - 1)
             assert together == expected
 
 
 @given(files, steps, windows)
 def test_windows_go_on_and_end_within_the_files(parts: list[bytes], step: int, window: int) -> None:
     expected = trusted(*parts)
-    with indexed(parts, step, window) as reader:
+    with indexed(parts, step, window) as (reader, _):
         start, together = 0, []
         while start < len(expected):
             end = reader.window_end(start, len(expected) - 1)
@@ -204,14 +208,14 @@ def test_a_malformed_line_is_told_by_file_line_and_byte(
     data = mark + b"\n".join([*before, bad, *after])
     item = len(trusted(*others)) + sum(1 for text in before if text.strip())
     offset = len(mark) + sum(len(text) + 1 for text in before)
-    with indexed([*others, data, b'{"n":0}'], step) as reader:
+    with indexed([*others, data, b'{"n":0}'], step) as (reader, count):
         place = f"{reader.path[len(others)]}, line {len(before) + 1}, byte {offset} (item {item})"
         with pytest.raises(RecordError, match=re.escape(place)) as caught:
-            reader.download_batch(0, len(reader) - 1, "")
+            read(reader, 0, count - 1)
         assert caught.value.item == item
         if item:
-            assert len(reader.download_batch(0, item - 1, "")) == item  # those before it can be read
-        assert len(reader.download_batch(item + 1, len(reader) - 1, "")) == len(reader) - item - 1
+            assert len(read(reader, 0, item - 1)) == item  # those before it can be read
+        assert len(read(reader, item + 1, count - 1)) == count - item - 1
 
 
 def test_a_line_longer_than_what_is_read_at_once(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import selectors
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from skybatch import plugins
 from skybatch.engine.control import ControlServer
@@ -40,12 +40,16 @@ from skybatch.failpoints import reach
 from skybatch.formats.base import InputReader, OutputWriter, WindowReader
 from skybatch.journal.journal import Journal
 from skybatch.journal.rows import Changes
+from skybatch.worker.fault import describe
 from skybatch.worker.frames import Frame
 
 if TYPE_CHECKING:
     from skybatch.engine.progress import ProgressDisplay
 
+P = ParamSpec("P")
+T = TypeVar("T")
 LOG_CAP = 10 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT)
 REVOCATIONS_MAX = 3
 """How often one run maps ranges again whose stored results were lost, before it gives the storage up."""
 EARLY_WORKERS = 2
@@ -249,7 +253,11 @@ class Engine:
     def _map(self, loop: Loop, workers: Workers, control: ControlServer, on_started: Callable[[], None]) -> Stop | None:
         workers.fill(min(EARLY_WORKERS, workers.slots))
         on_started()
-        length = self._plan()
+        try:
+            length = self._plan()
+        except _ReaderFailed as failed:
+            workers.kill_all()
+            return failed.stop
         scheduler = Scheduler(
             Settings(
                 length=length,
@@ -277,15 +285,18 @@ class Engine:
         reach("planning")
         job = self.journal.job()
         reader = self.formats.reader
-        fingerprint = reader.fingerprint()
+        fingerprint = _ask(reader.fingerprint)
         if job.length is not None:
             self._refuse_changed_input(job.length, job.input_fingerprint, fingerprint)
             if isinstance(reader, WindowReader):
-                reader.open_index(str(self.folder.index))
-            elif (count := self.spec.cut(len(reader))) != job.length:
+                _ask(reader.open_index, str(self.folder.index))
+            elif (count := self.spec.cut(_ask(len, reader))) != job.length:
                 raise CodeChanged(self._changed(f"it has {count} items now, and had {job.length}"))
             return job.length
-        whole = reader.build_index(str(self.folder.index)) if isinstance(reader, WindowReader) else len(reader)
+        if isinstance(reader, WindowReader):
+            whole = _ask(reader.build_index, str(self.folder.index))
+        else:
+            whole = _ask(len, reader)
         length = self.spec.cut(whole)
         self.journal.set_planned(length, fingerprint)
         self.journal.set_state("running")
@@ -384,7 +395,7 @@ class Engine:
 
     def _disk_full(self, error: OSError) -> None:
         """A full disk pauses the job; any other error is passed on."""
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise error
         cause = f"{error.strerror}: {error.filename or self.folder.path}"
         try:
@@ -424,6 +435,27 @@ class Engine:
         control.tell({"event": "progress", "state": "running", "done": done, "dead": dead, "total": total})
         if self.display is not None:
             self.display.update(done, dead, total, None, "running")
+
+
+class _ReaderFailed(Exception):
+    """A reader's exception outside of workers: the job fails with its traceback."""
+
+    def __init__(self, stop: Stop) -> None:
+        self.stop = stop
+
+
+def _ask(question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call the user's reader. Raises _ReaderFailed; errors of ours, and a full disk, as they are."""
+    try:
+        return question(*args, **kwargs)
+    except Exception as error:
+        if isinstance(error, SkybatchError) or (isinstance(error, OSError) and error.errno in FULL):
+            raise
+        if error.__traceback__ is not None:
+            error.__traceback__ = error.__traceback__.tb_next  # without this frame
+        told = describe(error)
+        cause = f"the input cannot be read: {told['message']}"
+        raise _ReaderFailed(Stop(state="failed", cause=cause, exit_code=1, traceback=told["traceback"])) from error
 
 
 def _join(stretches: list[tuple[int, int]], start: int, end: int) -> None:

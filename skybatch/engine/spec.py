@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 from dataclasses import dataclass
@@ -96,6 +97,13 @@ def fields_of(instance: InputReader | OutputWriter, what: str) -> dict[str, Any]
         except TypeError as error:
             raise UsageError(f"{what} {kind}: field {name!r} cannot be kept in the job's spec: {error}") from None
     credentials.refuse_in_fields(f"{what} {kind}", values)
+    try:
+        inspect.signature(type(instance)).bind(**values)
+    except TypeError as error:
+        raise UsageError(
+            f"{what} {kind} cannot be made anew from its fields ({', '.join(values)}): {error}; "
+            "make every argument a field of the class, decorated with @dataclass"
+        ) from None
     return values
 
 

@@ -42,7 +42,8 @@ class Loaded:
         items = decode(self._window, self.start, start, end) if decode else self._window[start]
         if type(items) is not list or len(items) != end - start + 1:
             got = f"{len(items)} items" if isinstance(items, list) else type(items).__name__
-            raise ResultError(f"the reader gave {got} for items {start}-{end}; {end - start + 1} were asked for")
+            asked = f"{end - start + 1} were asked for, both ends included"
+            raise ResultError(f"the reader gave {got} for items {start}-{end}; {asked}")
         return items
 
 

@@ -58,10 +58,16 @@ class Session:
     def run(self) -> None:
         """Serve grants until told to stop."""
         runtime.set_session(self)
+        try:
+            self._work()
+        finally:
+            runtime.set_session(None)
+
+    def _work(self) -> None:
         self._reading.start()
         self._outbox.start()
-        self._channel.send({"op": "ready"})
         try:
+            self._channel.send({"op": "ready"})  # an engine that has failed already hears it no more
             concurrency = self._config.get("concurrency", 1)
             mapper.drive(self, self.mapper, self._config["mapper_args"], concurrency)
         finally:

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import skybatch
@@ -135,7 +136,7 @@ def reader_of(folder: str, items: int, asked: dict[str, Any]) -> io_formats.Inpu
     if asked["reader"] == "counter":
         return Counter(f"{folder}/phases.log", items, asked["planning_s"])
     if asked["reader"] == "parquet":
-        return parquet_of(f"{folder}/input.parquet", items)
+        return parquet_of(folder, items, asked["store"])
     path = f"{folder}/input.jsonl"
     if not os.path.exists(path):
         with open(path, "w", encoding="ascii") as file:
@@ -143,13 +144,16 @@ def reader_of(folder: str, items: int, asked: dict[str, Any]) -> io_formats.Inpu
     return io_formats.JsonReader(path)
 
 
-def parquet_of(path: str, items: int) -> io_formats.ParquetReader:
+def parquet_of(folder: str, items: int, store: str) -> io_formats.ParquetReader:
+    path = f"{folder}/input.parquet"
     if not os.path.exists(path):
         import pyarrow as pa
         from pyarrow import parquet
 
         parquet.write_table(pa.table({"id": range(items)}), path, row_group_size=50)
-    return io_formats.ParquetReader(path)
+    if store:
+        utils.upload_bytes_to_cloud(Path(path).read_bytes(), f"{store}/input.parquet")
+    return io_formats.ParquetReader(f"{store or folder}/input.parquet")
 
 
 def outputs_of(folder: str, asked: dict[str, Any]) -> list[io_formats.OutputWriter]:
@@ -157,7 +161,7 @@ def outputs_of(folder: str, asked: dict[str, Any]) -> list[io_formats.OutputWrit
     writers: dict[str, io_formats.OutputWriter] = {
         "json": io_formats.JsonWriter(f"{folder}/out/rows.jsonl", column=["id", "word"]),
         "yaml": YamlWriter(f"{folder}/out/words.yaml", "word", asked["finishing_s"], phases),
-        "parquet": io_formats.ParquetWriter(f"{folder}/out/rows.parquet", row_group_size=32),
+        "parquet": io_formats.ParquetWriter(f"{asked['store'] or folder}/out/rows.parquet", row_group_size=32),
         "text": TextWriter(f"{folder}/out/texts/", "word"),
     }
     for number in range(16):
@@ -170,6 +174,7 @@ DEFAULTS: dict[str, Any] = {
     "batch_size": 4,
     "workers": 2,
     "reader": "json",
+    "store": "",
     "outputs": ["json", "yaml"],
     "mapper": "enrich",
     "mapping_s": 0.0,

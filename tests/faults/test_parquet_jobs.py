@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet as pq
 
+from skybatch.formats import stores
 from tests.tools.bench import Bench
 
 JOB = {"reader": "parquet", "outputs": ["parquet"]}
@@ -59,3 +60,12 @@ def test_a_column_that_comes_late_is_null_before(tmp_path: Path, undisturbed: di
     assert [row["id"] for row in rows] == list(range(120))
     assert rows[89] == {"id": 89, "word": "item 7921", "parity": 1.0, "late": None}
     assert rows[91] == {"id": 91, "word": "item 8281", "parity": 0.5, "late": [91]}
+
+
+@pytest.mark.full
+def test_a_job_from_store_to_store_has_the_same_file(
+    tmp_path: Path, moto_bucket: str, undisturbed: dict[str, dict[str, bytes]]
+) -> None:
+    bench = Bench(tmp_path, mapper="widen", store=moto_bucket, **JOB)
+    bench.succeed(bench.start())
+    assert stores.of(moto_bucket).read(f"{moto_bucket}/out/rows.parquet") == undisturbed["widen"]["rows.parquet"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -32,6 +33,10 @@ class Channel:
                 data = os.read(self._fd, READ_SIZE)
             except ConnectionResetError:  # the engine left with something of ours unread
                 return None
+            except OSError as error:
+                if self.own_process or error.errno != errno.EBADF:
+                    raise
+                return None  # the thread that served has ended before this one had its turn
             if not data:
                 return None
             self._arrived = self._decoder.feed(data)

@@ -27,6 +27,7 @@ from skybatch.engine.spec import JobSpec
 from skybatch.engine.workers import Workers
 from skybatch.errors import (
     CodeChanged,
+    InputMissing,
     JobFailed,
     JournalError,
     OutputExists,
@@ -285,7 +286,12 @@ class Engine:
         reach("planning")
         job = self.journal.job()
         reader = self.formats.reader
-        fingerprint = _ask(reader.fingerprint)
+        try:
+            fingerprint = _ask(reader.fingerprint)
+        except InputMissing as error:
+            if job.length is None:
+                raise
+            raise CodeChanged(self._changed(str(error))) from None
         if job.length is not None:
             self._refuse_changed_input(job.length, job.input_fingerprint, fingerprint)
             if isinstance(reader, WindowReader):

@@ -8,6 +8,7 @@ import os
 from array import array
 from collections.abc import Iterable, Sequence
 
+from skybatch.formats import storage
 from skybatch.formats.source import InputFile
 
 _MAGIC = b"SKYBFIL1"
@@ -45,8 +46,10 @@ def build(files: Iterable[tuple[str, InputFile]], folder: str) -> None:
             end += text.write(f"{file.version}\0{file.path}".encode(errors="surrogateescape"))
             rows.write(array("Q", (end, file.size)))
             common = _common(common or root, root)
-    with open(f"{folder}/files.json", "w") as about:
-        json.dump({"root": common or ""}, about)
+        for written in (rows, text):
+            written.flush()
+            os.fsync(written.fileno())  # the journal says that the index is there, and is durable
+    storage.write_bytes(f"{folder}/files.json", json.dumps({"root": common or ""}).encode())
 
 
 def load(folder: str) -> Listing:

@@ -6,6 +6,7 @@ It is written once, by the engine, and mapped by workers, so that only what is l
 from __future__ import annotations
 
 import mmap
+import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -83,8 +84,10 @@ class Making:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._rows.close()
-        self._files.close()
+        for file in (self._rows, self._files):
+            file.flush()
+            os.fsync(file.fileno())  # the journal says that the index is there, and is durable
+            file.close()
 
 
 def _mapped(path: str) -> Sequence[int]:

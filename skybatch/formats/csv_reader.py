@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from skybatch.errors import UsageError, nearest
-from skybatch.formats import record_scan, source
+from skybatch.formats import record_scan, source, storage
 from skybatch.formats.base import Item
+from skybatch.formats.compressed import kind_of, uncompressed_name
 from skybatch.formats.masking import masked
-from skybatch.formats.record_reader import BOM, RECORD_LIMIT, RecordReader
+from skybatch.formats.record_reader import RECORD_LIMIT, RecordReader, skip_mark
 from skybatch.formats.record_scan import Row
 from skybatch.formats.source import Source
 
 HEADER_LIMIT = 1 << 20
 """Bytes that a header may have, empty lines before it included."""
+LARGE = 1 << 20
+"""Characters of a text that may be one large record."""
 
 
 @dataclass
@@ -60,20 +63,21 @@ class CsvReader(RecordReader[list[str]]):
             if not isinstance(self.columns, list):
                 raise UsageError(f"CsvReader: columns must be a list of names, not {self.columns!r}")
             _check_names(self.columns, "CsvReader: columns")
+        super().check()
         first = next(source.walk(self.path))
-        opened = source.open_file(first)
-        try:
-            start = (len(BOM), 0, 0) if opened.read(0, len(BOM)) == BOM else (0, 0, 0)
-            self._names(opened, start)
-        finally:
-            opened.close()
+        if kind_of(first.path) is None:
+            opened = source.open_file(first)
+            try:
+                self._names(opened, skip_mark(opened), masked(first.path))
+            finally:
+                opened.close()
 
     def build_index(self, folder: str) -> int:
         """Read every file once; the headers are kept with the index."""
         self._headers, self._header_of, self._picks = [], [], {}
         count = super().build_index(folder)
-        with open(f"{folder}/headers.json", "w") as file:
-            json.dump({"headers": self._headers, "of": self._header_of}, file)
+        kept = {"headers": self._headers, "of": self._header_of}
+        storage.write_bytes(f"{folder}/headers.json", json.dumps(kept).encode())
         return count
 
     def open_index(self, folder: str) -> None:
@@ -89,19 +93,18 @@ class CsvReader(RecordReader[list[str]]):
         if self.delimiter is not None:
             return self.delimiter
         first = self.path if isinstance(self.path, str) else self.path[0]
-        return "\t" if first.lower().removesuffix(".gz").removesuffix(".zst").endswith(".tsv") else ","
+        return "\t" if uncompressed_name(first).lower().endswith(".tsv") else ","
 
-    def skip_head(self, opened: Source, start: Row) -> Row:
+    def skip_head(self, opened: Source, start: Row, name: str) -> Row:
         """Behind the header, which must have the columns of the first."""
-        names, behind = self._names(opened, start)
+        names, behind = self._names(opened, start, name)
         if names is None:
             self._header_of.append(-1)
             return behind
         if self._headers and set(names) != set(self._headers[0]):
             differ = sorted(set(names) ^ set(self._headers[0]))
             raise UsageError(
-                f"{masked(opened.file.path)}: its columns are not those of the first file; they differ in "
-                f"{', '.join(map(repr, differ))}"
+                f"{name}: its columns are not those of the first file; they differ in {', '.join(map(repr, differ))}"
             )
         if names not in self._headers:
             self._headers.append(names)
@@ -111,11 +114,19 @@ class CsvReader(RecordReader[list[str]]):
     def parse(self, text: str) -> list[list[str]]:
         """All rows, if each has as many fields as the first header."""
         with _long_fields():
-            lines = io.StringIO(text, newline="\n")
-            rows = [row for row in csv.reader(lines, delimiter=self.scanned_as(), strict=True) if row]
+            rows = self._rows(text)
         if {*map(len, rows)} != {len(self._headers[0])}:
             raise ValueError("another number of fields")
         return rows
+
+    def _rows(self, text: str) -> list[list[str]]:
+        if len(text) > LARGE:
+            try:
+                return list(csv.reader([text.strip("\r\n")], delimiter=self.scanned_as(), strict=True))
+            except csv.Error:
+                pass  # it is not one record but several
+        lines = io.StringIO(text, newline="\n")  # which takes four times the memory
+        return [row for row in csv.reader(lines, delimiter=self.scanned_as(), strict=True) if row]
 
     def parse_one(self, text: str) -> list[str]:
         """One row."""
@@ -141,16 +152,15 @@ class CsvReader(RecordReader[list[str]]):
             self._picks[header] = keys, None if positions == list(range(len(names))) else positions
         return self._picks[header]
 
-    def _names(self, opened: Source, start: Row) -> tuple[list[str] | None, Row]:
+    def _names(self, opened: Source, start: Row, where: str) -> tuple[list[str] | None, Row]:
         """The names of a file's columns, None where it has nothing in it, and where its records begin.
 
         Raises UsageError naming the file.
         """
-        where = masked(opened.file.path)
         if isinstance(self.header, list):
             names, behind = self.header, start
         else:
-            found, behind = self._read_header(opened, start)
+            found, behind = self._read_header(opened, start, where)
             if found is None:
                 return None, behind
             names = found
@@ -160,10 +170,9 @@ class CsvReader(RecordReader[list[str]]):
                 raise UsageError(f"{where}: there is no column {column!r}{nearest(column, names)}")
         return names, behind
 
-    def _read_header(self, opened: Source, start: Row) -> tuple[list[str] | None, Row]:
+    def _read_header(self, opened: Source, start: Row, where: str) -> tuple[list[str] | None, Row]:
         data = opened.read(start[0], HEADER_LIMIT)
         record = next(record_scan.records(data, self.scanned_as()), None)
-        where = masked(opened.file.path)
         if record is None and len(data) < HEADER_LIMIT:
             return None, start
         if record is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import tempfile
 import threading
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -55,18 +54,11 @@ class FileReader(WindowReader):
         """List the files."""
         listing.build(self._found(), folder)
         self.open_index(folder)
-        return len(self)
+        return self._ready().count
 
     def open_index(self, folder: str) -> None:
         """Map the list."""
         self._listing = listing.load(folder)
-
-    def __len__(self) -> int:
-        return self._ready().count
-
-    def download_batch(self, start_idx: int, end_idx: int, cache_dir: str) -> list[Item]:
-        """The files `start_idx` to `end_idx`."""
-        return self.decode(self.read_window(start_idx, end_idx), start_idx, start_idx, end_idx)
 
     def window_end(self, start: int, end: int) -> int:
         """At most WINDOW_FILES files of WINDOW_BYTES together, or one file where that is larger."""
@@ -123,10 +115,7 @@ class FileReader(WindowReader):
                 raise InputMissing(f"input {masked(pattern)}: no file in this folder is of the kind wanted")
 
     def _ready(self) -> Listing:
-        if self._listing is None:
-            with tempfile.TemporaryDirectory() as folder:
-                self.build_index(folder)
-        assert self._listing is not None
+        assert self._listing is not None, "open_index comes first"
         return self._listing
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import itertools
 import tempfile
@@ -129,6 +130,7 @@ def test_empty_lines_marks_and_line_ends_are_no_records(tmp_path: Path, content:
 )
 def test_a_malformed_record_is_told_by_file_line_and_byte(tmp_path: Path, bad: bytes, said: str) -> None:
     reader = reader_of(tmp_path, b'a,b\n"0\n0",0\n\n"1",1\nx,"y"\n' + bad + b'\r\n"3,",3\n')
+    assert len(reader) == 5
     window = reader.read_window(0, 4)
     assert [item["a"] for item in reader.decode(window, 0, 0, 2)] == ["0\n0", "1", "x"]
     assert reader.decode(window, 0, 4, 4) == [{"a": "3,", "b": "3"}]
@@ -187,6 +189,18 @@ def test_names_may_be_given_where_files_have_none(tmp_path: Path) -> None:
     reader = reader_of(tmp_path, b"1,2\n3,4", b"5,6\n", header=["x", "y"])
     reader.check()
     assert [item["y"] for item in read_by(2, reader)] == ["2", "4", "6"]
+
+
+def test_compressed_files_have_headers_too(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.tsv.gz").write_bytes(gzip.compress(f"x\ty\n{name}\t2\n".encode()))
+    reader = CsvReader(f"{tmp_path}/*.gz")
+    reader.path = sorted(str(path) for path in tmp_path.iterdir())
+    reader.check()
+    assert read_by(1, reader) == [{"x": "a", "y": "2"}, {"x": "b", "y": "2"}]
+    (tmp_path / "b.tsv.gz").write_bytes(gzip.compress(b"x\tz\n"))
+    with pytest.raises(UsageError, match=r"b\.tsv\.gz: its columns are not those"):
+        len(CsvReader(reader.path))
 
 
 def test_tsv_has_tabs(tmp_path: Path) -> None:

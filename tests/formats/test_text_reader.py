@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,6 +104,7 @@ def test_a_line_that_is_no_text_is_told_by_file_line_and_byte(tmp_path: Path) ->
     path = tmp_path / "in.txt"
     path.write_bytes(BOM + b"one\n\xc3\xa4\r\n\nbad \xff here\nfive")
     reader = skybatch.TextReader(str(path))
+    assert len(reader) == 5
     window = reader.read_window(0, 4)
     assert [item["text"] for item in reader.decode(window, 0, 0, 2)] == ["one", "ä", ""]
     assert reader.decode(window, 0, 4, 4) == [{"text": "five"}]
@@ -116,6 +119,7 @@ def test_a_line_that_is_too_long_fails_alone_and_is_not_read(tmp_path: Path, mon
     path = tmp_path / "in.txt"
     path.write_bytes(b"before\n" * 5 + b"x" * (3 << 20) + b"\nafter\n" + b"y" * (1 << 19) + b"\nlast")
     reader = skybatch.TextReader(str(path))
+    assert len(reader) == 9
     window = reader.read_window(0, 8)
     assert sum(len(block.data or b"") for block in window) < 1 << 20
     for index in (0, 4, 6, 7, 8):
@@ -131,6 +135,7 @@ def test_a_window_ends_before_a_long_line_and_has_it_alone(tmp_path: Path) -> No
     path = tmp_path / "in.txt"
     path.write_bytes(b"short\n" * 10 + b"x" * (4 << 20) + b"\n" + b"short\n" * 10)
     reader = skybatch.TextReader(str(path))
+    assert len(reader) == 21
     assert [reader.window_end(start, 20) for start in (0, 10, 11)] == [9, 10, 20]
 
 
@@ -158,3 +163,16 @@ def test_a_job_over_the_lines_of_several_files(tmp_path: Path, monkeypatch: pyte
     )
     assert outcome.rows == [{"loud": f"{name} {n}"} for name in "ACB" for n in range(7)]
     assert {failure.item for failure in outcome.failures} == {7, 15, 23}
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+def test_a_compressed_file_is_read_from_a_copy(tmp_path: Path, ending: str) -> None:
+    content = b"".join(b"line %d\n" % n for n in range(50)) + b"\xff\n"
+    packed = gzip.compress(content) if ending == ".gz" else zstandard.compress(content)
+    (tmp_path / f"a.txt{ending}").write_bytes(packed)
+    (tmp_path / "b.txt").write_text("plain")
+    outcome = map_items(
+        tmp_path, shout, reader=skybatch.TextReader(f"{tmp_path}/*.txt*"), on_error="skip", max_retries=0
+    )
+    assert outcome.rows == [*({"loud": f"LINE {n}"} for n in range(50)), {"loud": "PLAIN"}]
+    assert f"a.txt{ending}, line 51, byte {len(content) - 2} (item 50)" in outcome.failures[-1].message

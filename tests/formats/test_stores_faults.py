@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from skybatch.errors import SegmentDamaged, StorageDenied, StorageFailed
 from skybatch.formats import storage, stores
 from skybatch.formats.stores import Piece
 from skybatch.formats.stores.parts import MIB
+from skybatch.formats.stores.s3 import UPLOADS_AT_ONCE, S3Store
 from tests.formats.test_stores import compose, noise, put_all
 from tests.tools import servers
 from tests.tools.proxy import Cut, Fault, LoseReply, Proxy, Request, Reset, Rule, Stall, Status, running
@@ -177,6 +180,31 @@ def test_patience_ends_in_a_failure_that_names_the_object(
     with pytest.raises(StorageFailed, match=f"{bucket}/a: gave up .*SKYBATCH_STORAGE_PATIENCE_S") as caught:
         stores.of(bucket).read(f"{bucket}/a")
     assert not isinstance(caught.value, StorageDenied) and caught.value.exit_code == 75
+
+
+def test_a_signal_does_not_wait_for_a_store_that_is_away(weather: tuple[Proxy, str]) -> None:
+    proxy, bucket = weather
+    if bucket.startswith("gs://"):
+        pytest.skip("composing on GCS has no threads of its own")
+    store = stores.of(bucket)
+    assert isinstance(store, S3Store)
+    pieces, _ = put_all(store, bucket, [5 * MIB, 5 * MIB])
+    interrupt = iter([True])
+
+    def away(request: Request) -> Fault | None:
+        if "partNumber" in request.query:
+            if next(interrupt, False):
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            return Status(503)
+        return None
+
+    proxy.rule = away
+    with pytest.raises(KeyboardInterrupt):
+        compose(store, bucket, [*pieces]).prepare()
+    barrier = threading.Barrier(UPLOADS_AT_ONCE)
+    free = [store.uploads.submit(barrier.wait) for _ in range(UPLOADS_AT_ONCE)]
+    for one in free:  # threads that still tried would not come to meet the others
+        one.result(timeout=20)
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from skybatch.errors import SegmentDamaged, StorageFailed
@@ -49,18 +50,35 @@ class S3Composer(Composer):
         self._small: bytes | None = None
 
     def add(self, piece: Piece) -> None:
-        self._place(self._plan.add(piece))
+        with self._ending_together():
+            self._place(self._plan.add(piece))
 
     def add_bytes(self, data: bytes) -> None:
-        self._place(self._plan.add_bytes(data))
+        with self._ending_together():
+            self._place(self._plan.add_bytes(data))
 
     def prepare(self) -> None:
-        if self._made:
-            return
+        if not self._made:
+            with self._ending_together():
+                self._prepare()
+
+    @contextmanager
+    def _ending_together(self) -> Iterator[None]:
+        """What fails ends the uploads that run; a signal does not even wait for them."""
+        try:
+            yield
+        except BaseException as error:
+            self._given_up.set()
+            if isinstance(error, Exception):
+                self._upload.end()
+            raise
+
+    def _prepare(self) -> None:
         self._place(self._plan.rest())
         last, self._last = self._last, None
         if last is None or (last.size < self._plan.least and not self._upload.begun and not self._bundle):
             self._small = self._gather(last) if last else b""
+            self.bytes_through_here += len(self._small)
             return
         self._pass_on(last)
         self._close_bundle()
@@ -105,9 +123,14 @@ class S3Composer(Composer):
         elif not self._upload.has(size):
             begun = self._store.begin_upload(path, self._owner)
             upload = _Upload(self._store, path, begun, known={}, given_up=self._given_up)
-            for one in bundle:
-                self._send(upload, one)
-            upload.wait()
+            try:
+                for one in bundle:
+                    self._send(upload, one)
+                upload.wait()
+            except Exception:
+                self._given_up.set()
+                upload.end()
+                raise
             upload.check()
             upload.complete(ANYTHING, self._owner)
         self._send(self._upload, part)
@@ -218,23 +241,20 @@ class _Upload:
         self._sizes.append(size)
 
     def _in_pool(self, work: Callable[[], str]) -> str:
+        if self._given_up.is_set():
+            raise CancelledError
         with retrying.unless(self._given_up):
             return work()
 
     def _wait_for_one(self) -> None:
-        try:
-            done, _ = wait(self._running, return_when=FIRST_COMPLETED)
-            for future in done:
-                self._running.remove(future)
-                future.result()
-        except BaseException as error:
-            self._given_up.set()
-            for future in self._running:
-                future.cancel()
-            if isinstance(error, Exception):  # a signal does not wait
-                wait(self._running)
-            self._running.clear()
-            raise
+        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        for future in done:
+            self._running.remove(future)
+            future.result()
+
+    def end(self) -> None:
+        """Wait for what still runs, whatever becomes of it."""
+        wait(self._running)
 
     def _copy(self, piece: Piece, number: int) -> str:
         try:

@@ -139,10 +139,12 @@ class CsvReader(RecordReader[list[str]]):
             raise ValueError(f"{len(row)} fields, and {len(self._headers[0])} columns")
         return row
 
-    def item(self, raw: list[str], file: int) -> Item:
-        """A row under its keys."""
+    def items(self, raws: list[list[str]], file: int) -> list[Item]:
+        """Rows under their keys."""
         keys, positions = self._pick(self._header_of[file])
-        return dict(zip(keys, raw if positions is None else [raw[at] for at in positions], strict=True))
+        if positions is not None:
+            raws = [[row[at] for at in positions] for row in raws]
+        return [dict(zip(keys, row, strict=True)) for row in raws]
 
     def _pick(self, header: int) -> tuple[list[str], list[int] | None]:
         """The keys wanted, and where they are in rows under a header; None when that is their order."""

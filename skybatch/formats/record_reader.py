@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from skybatch.errors import RecordError
@@ -26,7 +26,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(kw_only=True)
-class Block(Generic[Raw]):
+class Block:
     """Consecutive records of one file as they were read, from a checkpoint on."""
 
     file: int
@@ -35,7 +35,8 @@ class Block(Generic[Raw]):
     offset: int  # in the file
     lines: int  # before it in the file
     data: bytes | None  # None: a record too long to be read
-    parsed: list[Raw | RecordError] | None = None
+    parsed: list[Any] | None = None
+    faults: list[RecordError] = field(default_factory=list)  # of records that `parsed` has None for
 
 
 @dataclass
@@ -71,8 +72,8 @@ class RecordReader(WindowReader, Generic[Raw]):
         """One record. Raises ValueError saying why it cannot be read."""
 
     @abstractmethod
-    def item(self, raw: Raw, file: int) -> Item:
-        """A record as the mapper gets it. Raises ValueError as `parse_one`."""
+    def items(self, raws: list[Raw], file: int) -> list[Item]:
+        """Records of one file as the mapper gets them."""
 
     # The contract
 
@@ -108,10 +109,10 @@ class RecordReader(WindowReader, Generic[Raw]):
         last = index.records[index.reach(row, WINDOW_SIZE if near else FAR_WINDOW_SIZE)] - 1
         return max(start, min(end, last))
 
-    def read_window(self, start: int, end: int) -> list[Block[Raw]]:
+    def read_window(self, start: int, end: int) -> list[Block]:
         """Blocks that hold the items `start` to `end`."""
         index = self._ready()
-        blocks: list[Block[Raw]] = []
+        blocks: list[Block] = []
         while start <= end:
             row = index.before(start)
             stop = min(index.after(end), index.end_of(index.file_of(row)))
@@ -121,16 +122,15 @@ class RecordReader(WindowReader, Generic[Raw]):
 
     def decode(self, window: Any, first: int, start: int, end: int) -> list[Item]:
         """The items `start` to `end`. Raises RecordError naming file, line and byte offset."""
-        items = []
-        blocks: list[Block[Raw]] = window
+        items: list[Item] = []
+        blocks: list[Block] = window
         for block in blocks:
             if block.first <= end and block.end >= start:
-                parsed = self._parsed(block)
-                low, high = max(start, block.first), min(end, block.end)
-                for raw in parsed[low - block.first : high - block.first + 1]:
-                    if isinstance(raw, RecordError):
-                        raise raw
-                    items.append(self.item(raw, block.file))
+                raws = self._parsed(block)[max(0, start - block.first) : end - block.first + 1]
+                for fault in block.faults:
+                    if start <= (fault.item or 0) <= end:
+                        raise fault
+                items += self.items(raws, block.file)
         return items
 
     # How it is done
@@ -146,7 +146,7 @@ class RecordReader(WindowReader, Generic[Raw]):
         finally:
             opened.close()
 
-    def _blocks(self, row: int, stop: int) -> Iterator[Block[Raw]]:
+    def _blocks(self, row: int, stop: int) -> Iterator[Block]:
         """From one checkpoint to another of the same file; a record that is too long is a block of its own."""
         index = self._ready()
         for long in [*index.rows_longer_than(RECORD_LIMIT, row, stop), None]:
@@ -156,7 +156,7 @@ class RecordReader(WindowReader, Generic[Raw]):
                 yield self._block(long, long + 1, read=False)
                 row = long + 1
 
-    def _block(self, row: int, stop: int, *, read: bool) -> Block[Raw]:
+    def _block(self, row: int, stop: int, *, read: bool) -> Block:
         index = self._ready()
         file, offset = index.file_of(row), index.offsets[row]
         return Block(
@@ -168,38 +168,39 @@ class RecordReader(WindowReader, Generic[Raw]):
             data=self._opened(file).read(offset, index.offsets[stop] - offset) if read else None,
         )
 
-    def _parsed(self, block: Block[Raw]) -> list[Raw | RecordError]:
+    def _parsed(self, block: Block) -> list[Any]:
         if block.parsed is None:
             block.parsed = self._parse(block)
             block.data = None
         return block.parsed
 
-    def _parse(self, block: Block[Raw]) -> list[Raw | RecordError]:
+    def _parse(self, block: Block) -> list[Any]:
         count = block.end - block.first + 1
         if block.data is None:
             what = f"a record of more than {RECORD_LIMIT:,} bytes cannot be read{self.hint_for_long}"
-            return [self._fault(block, Record(0, 0, b""), block.first, what)]
+            block.faults.append(self._fault(block, Record(0, 0, b""), block.first, what))
+            return [None]
         try:
             parsed = self.parse(block.data.decode())
             if len(parsed) == count:
-                return parsed  # type: ignore[return-value]
+                return parsed
         except Exception:
             pass  # told below, by the record that is at fault
         found = record_scan.records(block.data, self.scanned_as())
         return [self._try(block, record, index) for index, record in enumerate(found, block.first)]
 
-    def _try(self, block: Block[Raw], record: Record, index: int) -> Raw | RecordError:
+    def _try(self, block: Block, record: Record, index: int) -> Raw | None:
         try:
-            raw = self.parse_one(record.data.removesuffix(b"\r").decode())
-            self.item(raw, block.file)
+            return self.parse_one(record.data.removesuffix(b"\r").decode())
         except UnicodeDecodeError as error:
             at = block.offset + record.offset + error.start
-            return self._fault(block, record, index, f"no UTF-8: {error.reason} at byte {at}")
+            what = f"no UTF-8: {error.reason} at byte {at}"
         except ValueError as error:
-            return self._fault(block, record, index, str(error))
-        return raw
+            what = str(error)
+        block.faults.append(self._fault(block, record, index, what))
+        return None
 
-    def _fault(self, block: Block[Raw], record: Record, index: int, what: str) -> RecordError:
+    def _fault(self, block: Block, record: Record, index: int, what: str) -> RecordError:
         path = masked(self._ready().files.file(block.file).path)
         line, offset = block.lines + record.lines + 1, block.offset + record.offset
         return RecordError(f"{path}, line {line}, byte {offset} (item {index}): {what}", item=index)

@@ -40,6 +40,7 @@ class TextReader(RecordReader[str]):
         """A line is what it is."""
         return text
 
-    def item(self, raw: str, file: int) -> Item:
-        """A line under its key."""
-        return {self.column: raw}
+    def items(self, raws: list[str], file: int) -> list[Item]:
+        """Lines under their key."""
+        column = self.column
+        return [{column: line} for line in raws]

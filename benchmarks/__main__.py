@@ -8,7 +8,19 @@ import sys
 
 from benchmarks.harness import Settings, workplace
 
-NAMES = ("dispatch", "jsonl", "memory", "state", "overlap", "start", "durability", "parquet", "images")
+NAMES = (
+    "dispatch",
+    "jsonl",
+    "memory",
+    "state",
+    "overlap",
+    "start",
+    "durability",
+    "parquet",
+    "images",
+    "reduce",
+    "reduce_s3",
+)
 
 
 def main() -> int:

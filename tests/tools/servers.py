@@ -51,8 +51,14 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """SeaweedFS: a real store that checks signatures. Its S3 URL; skipped where its wheel is not installed."""
+    with running_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as url:
+        yield url
+
+
+@contextmanager
+def running_seaweedfs(folder: Path) -> Iterator[str]:
+    """SeaweedFS with its data in `folder`, which goes with it, until the block ends; its S3 URL."""
     binary = _beside_python("weed")
-    folder = tmp_path_factory.mktemp("seaweedfs")
     credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
     identity = {"name": "test", "credentials": credentials, "actions": ["Admin", "Read", "List", "Tagging", "Write"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
@@ -122,9 +128,14 @@ def s3_bucket(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield f"s3://{name}"
 
 
+def s3_environment(url: str) -> dict[str, str]:
+    """The variables that lead to the S3 at `url`."""
+    return {**_SHARED, "AWS_ENDPOINT_URL": url}
+
+
 def use_s3(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have this process, and those it starts, find S3 at `url`: the server, or a proxy before it."""
-    for name, value in {**_SHARED, "AWS_ENDPOINT_URL": url}.items():
+    for name, value in s3_environment(url).items():
         monkeypatch.setenv(name, value)
     _forget_others(url)
 

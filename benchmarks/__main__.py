@@ -16,6 +16,8 @@ NAMES = (
     "overlap",
     "start",
     "durability",
+    "index",
+    "s3_read",
     "parquet",
     "images",
     "reduce",

@@ -37,7 +37,7 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
         getattr(workloads, asked["mapper"]),
         batch_size=asked["batch_size"],
         output=writer,
-        workers=2,
+        workers=asked.get("workers", 2),
         mapper_args=asked.get("mapper_args"),
     )
     ended = time.monotonic()

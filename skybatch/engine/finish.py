@@ -18,7 +18,7 @@ from skybatch.engine.reduction import Assembling, Composing, Copying, Reduction,
 from skybatch.engine.spec import JobSpec
 from skybatch.errors import JournalError, ResultError, SkybatchError
 from skybatch.failpoints import reach
-from skybatch.formats import batchfiles, storage
+from skybatch.formats import batchfiles, copies, storage
 from skybatch.formats.base import Restart, SegmentWriter
 from skybatch.formats.stores.base import Composer
 from skybatch.journal.rows import OutputRow
@@ -52,6 +52,7 @@ class Finishing:
             if not self._journal.counts().dead_items:
                 for row in rows:
                     self._clean(row)
+                copies.remove(str(self._engine.folder.index))
                 self._enter("cleaned")
         finally:
             if self._reducer is not None:

@@ -124,6 +124,11 @@ class _Fetching:
             storage.unlink_if_there(f"{self._copy}.part")
 
 
+def remove(folder: str) -> None:
+    """Delete all copies; they are made anew when they are wanted again."""
+    shutil.rmtree(f"{folder}/copies", ignore_errors=True)
+
+
 def stream(file: InputFile, folder: str) -> Iterator[bytes]:
     """The content of a file from its beginning to its end."""
     return blocks(content(file, folder))

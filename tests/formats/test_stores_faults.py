@@ -17,7 +17,7 @@ from skybatch.formats.stores.parts import MIB
 from skybatch.formats.stores.s3 import UPLOADS_AT_ONCE, S3Store
 from tests.formats.test_stores import compose, noise, put_all
 from tests.tools import servers
-from tests.tools.proxy import Cut, Fault, LoseReply, Proxy, Request, Reset, Rule, Stall, Status, running
+from tests.tools.proxy import Cut, CutReply, Fault, LoseReply, Proxy, Request, Reset, Rule, Stall, Status, running
 
 KINDS = [
     pytest.param("moto", id="moto"),
@@ -77,6 +77,20 @@ def test_throttling_resets_and_cuts_only_slow_down(weather: tuple[Proxy, str], f
         before = proxy.faults()
         assert do() == expected
         assert proxy.faults() == before + 3
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(weather: tuple[Proxy, str]) -> None:
+    proxy, bucket = weather
+    store = stores.of(bucket)
+    data = noise(700_000)
+    store.put(f"{bucket}/a", data)
+    proxy.rule = first(2, CutReply(0.6), "GET")
+    assert store.read(f"{bucket}/a") == data
+    proxy.rule = first(2, CutReply(0.6), "GET")
+    assert store.read(f"{bucket}/a", 100, 500_000) == data[100:500_000]
+    proxy.rule = first(1, CutReply(0.6), "GET")
+    assert [info.size for info in store.list(bucket)] == [len(data)]
+    assert proxy.faults() == 5
 
 
 def test_a_stall_ends_and_is_tried_again(weather: tuple[Proxy, str]) -> None:

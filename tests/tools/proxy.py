@@ -61,7 +61,14 @@ class LoseReply:
     """Have the store do it; reset the connection instead of passing on its answer."""
 
 
-Fault = Status | Reset | Stall | Cut | LoseReply
+@dataclass(frozen=True)
+class CutReply:
+    """Pass on this share of the answer's body, then break off."""
+
+    share: float = 0.6
+
+
+Fault = Status | Reset | Stall | Cut | LoseReply | CutReply
 Rule = Callable[[Request], Fault | None]
 
 
@@ -154,12 +161,15 @@ class _Handler(BaseHTTPRequestHandler):
                     answer.read()
                 upstream.close()
                 self._reset()
+            case CutReply(share):
+                self._pass(share)
+                self._reset()
             case None:
                 self._pass()
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_PATCH = _serve
 
-    def _pass(self) -> None:
+    def _pass(self, share: float = 1.0) -> None:
         upstream, answer = self._forward()
         assert answer is not None
         try:
@@ -175,11 +185,13 @@ class _Handler(BaseHTTPRequestHandler):
                 data = answer.read()
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                self._pass_on(data)
+                self._pass_on(data[: int(len(data) * share)])
                 return
             self.end_headers()
-            while data := answer.read(BLOCK):
+            left = int(int(length) * share)
+            while data := answer.read(min(BLOCK, left)):
                 self._pass_on(data)
+                left -= len(data)
         finally:
             upstream.close()
 

@@ -67,7 +67,7 @@ def call(what: str, attempt: Callable[[], T]) -> T:
     """What `attempt` returns, trying anew while it fails transiently and patience lasts; `what` names it in errors.
 
     Raises Refusal for an answer that is no success, StorageDenied at once, StorageFailed when patience is at its end.
-    What is no failure of a store (KeyboardInterrupt, UsageError) goes through.
+    What is no failure of a store (KeyboardInterrupt, UsageError, bugs) goes through.
     """
     import tenacity
 
@@ -81,8 +81,8 @@ def call(what: str, attempt: Callable[[], T]) -> T:
     )
     try:
         return retrying(attempt)
-    except (StorageFailed, UsageError):
-        raise
+    except (StorageFailed, UsageError, AssertionError, AttributeError, NameError, TypeError):
+        raise  # told already, or a bug
     except Exception as error:
         told = told_error(what, error, patience)
     raise told  # outside of the handler, so that the store's own error, which may hold secrets, is not chained
@@ -137,9 +137,8 @@ def answer_of(error: BaseException) -> tuple[int | None, str]:
         if isinstance(response, dict):  # botocore
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             return status, str(response.get("Error", {}).get("Code", ""))
-        for name in ("code", "status"):  # gcsfs, aiohttp
-            status = getattr(one, name, None)
-            if str(status).isdigit():
+        for kind, name in _STATUS_OF.items():
+            if kind in _names_of(one) and str(status := getattr(one, name, None)).isdigit():
                 return int(str(status)), ""
     return None, ""
 
@@ -165,7 +164,7 @@ def _kind_of_type(error: BaseException) -> Kind | None:
         return Kind.DENIED
     if isinstance(error, (ConnectionError, TimeoutError)):
         return Kind.TRANSIENT
-    names = {base.__name__ for base in type(error).__mro__}
+    names = _names_of(error)
     if names & _DENIED_TYPES:
         return Kind.DENIED
     if names & _TRANSIENT_TYPES and not isinstance(getattr(error, "response", None), dict):
@@ -173,6 +172,10 @@ def _kind_of_type(error: BaseException) -> Kind | None:
     if type(error) is OSError and str(error).startswith("Forbidden"):  # gcsfs, of a 403
         return _kind_of_status(403, str(error))
     return None
+
+
+def _names_of(error: BaseException) -> set[str]:
+    return {base.__name__ for base in type(error).__mro__}
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -216,6 +219,11 @@ _DENIED_CODES = frozenset(
 _MISSING_CODES = frozenset({"NoSuchBucket", "NoSuchKey", "NoSuchUpload"})
 
 # By name, so that no cloud library is imported to look at an error of another one.
+_STATUS_OF = {
+    "ClientResponseError": "status",  # aiohttp
+    "HttpError": "code",  # gcsfs
+    "HttpResponseError": "status_code",  # azure
+}
 _DENIED_TYPES = frozenset(
     {
         "CredentialRetrievalError",

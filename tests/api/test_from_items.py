@@ -23,9 +23,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def test_items_from_a_list_or_a_generator_are_mapped(tmp_path: Path, skybatch_home: Path) -> None:
-    for name, items in (("a", ITEMS), ("b", (dict(item) for item in ITEMS))):
-        output = tmp_path / f"{name}.jsonl"
-        Dataset.from_items(items).map(mappers.double, batch_size=2, output=JsonWriter(str(output)), workers=1)
+    for executor, items in (("local", ITEMS), ("inline", (dict(item) for item in ITEMS))):
+        output = tmp_path / f"{executor}.jsonl"
+        Dataset.from_items(items).map(mappers.double, batch_size=2, output=JsonWriter(str(output)), executor=executor)
         assert rows(output) == [{"i": i, "twice": 2 * i} for i in range(9)]
     (kept,) = (skybatch_home / "items").iterdir()
     assert kept.stat().st_mode & 0o777 == 0o600
@@ -64,14 +64,17 @@ def test_a_job_over_items_is_resumed_without_them(tmp_path: Path) -> None:
             raise ValueError("not yet")
         return batch
 
-    options: dict[str, Any] = {"output": JsonWriter(str(tmp_path / "out.jsonl")), "workers": 1, "max_retries": 0}
+    output = JsonWriter(str(tmp_path / "out.jsonl"))
     with pytest.raises(skybatch.JobFailed) as caught:
-        Dataset.from_items({"i": i} for i in range(4)).map(fails_once, batch_size=1, **options)
+        Dataset.from_items({"i": i} for i in range(4)).map(
+            fails_once, batch_size=1, output=output, executor="inline", max_retries=0
+        )
     (tmp_path / "mended").touch()
     skybatch.resume(caught.value.job_id)
     assert rows(tmp_path / "out.jsonl") == [{"i": i} for i in range(4)]
 
 
+@pytest.mark.full
 def test_the_same_items_are_the_same_job(tmp_path: Path) -> None:
     script = """
         from skybatch import Dataset, JsonWriter

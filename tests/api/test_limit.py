@@ -27,7 +27,8 @@ def numbers(tmp_path: Path) -> JsonReader:
 def test_a_job_maps_the_first_items_only(limit: int | None, count: int, numbers: JsonReader, tmp_path: Path) -> None:
     dataset = Dataset(numbers, limit=limit)
     assert (len(dataset), dataset.limit) == (count, limit)
-    job = dataset.map(mappers.double, batch_size=4, output=JsonWriter(str(tmp_path / "out.jsonl")), workers=1)
+    output = JsonWriter(str(tmp_path / "out.jsonl"))
+    job = dataset.map(mappers.double, batch_size=4, output=output, executor="local" if limit == 7 else "inline")
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["i"] for row in rows] == list(range(count))
     assert (job.progress().items, job.spec.limit) == (count, limit)
@@ -46,7 +47,7 @@ def test_another_limit_is_another_job_and_a_resumed_one_keeps_its_own(numbers: J
         return batch
 
     output = JsonWriter(str(tmp_path / "out.jsonl"))
-    options: dict[str, Any] = {"batch_size": 1, "output": output, "workers": 1, "max_retries": 0}
+    options: dict[str, Any] = {"batch_size": 1, "output": output, "executor": "inline", "max_retries": 0}
     with pytest.raises(skybatch.JobFailed) as caught:
         Dataset(numbers, limit=4).map(fails_once, **options)
     with pytest.raises(UnfinishedJob):

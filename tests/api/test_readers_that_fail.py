@@ -45,7 +45,7 @@ def test_the_job_fails_with_the_readers_traceback(at: str, told: str, executor: 
 
 
 def test_too_few_items_are_told_with_the_likely_cause(tmp_path: Path) -> None:
-    with pytest.raises(skybatch.JobFailed, match="the reader gave 0 items for .*; 1 were asked for, both ends included"):
+    with pytest.raises(skybatch.JobFailed, match=r"gave 0 items for .*; 1 were asked for, both ends included"):
         Dataset(Failing("")).map(mappers.double, output=JsonWriter(str(tmp_path / "out.jsonl")), max_retries=0)
 
 

@@ -134,7 +134,7 @@ def check(folder: Path) -> None:
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["words.jsonl", "words.zip"]
 
 
-@pytest.mark.parametrize("place", [within, beside])
+@pytest.mark.parametrize("place", [pytest.param(within, marks=pytest.mark.full), beside])
 def test_a_window_reader_and_an_assembled_output_of_a_script(place: object, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("\n".join(WORDS) + "\n")
     assert callable(place)

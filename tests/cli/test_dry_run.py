@@ -50,6 +50,7 @@ def test_items_and_results_are_shown_and_nothing_is_made(folder: Path) -> None:
     assert made(folder) == []
 
 
+@pytest.mark.full
 def test_without_a_limit_one_batch_is_tried_and_existing_outputs_are_no_matter(folder: Path) -> None:
     (folder / "out.jsonl").write_text("here before\n")
     ran = run(folder, "--dry-run", "--json")
@@ -114,12 +115,14 @@ def test_a_custom_writer_that_uploads_is_not_tried_and_that_is_said(folder: Path
     assert "Sender.upload_batch() is not tried" in ran.stderr
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", ["--json", "--dry-run --detach", "--dry-run --resume", "--limit 0"])
 def test_options_that_make_no_sense_together_are_refused(options: str, folder: Path) -> None:
     assert run(folder, *options.split()).returncode == 2
     assert made(folder) == []
 
 
+@pytest.mark.full
 def test_a_limit_on_the_command_line_comes_before_the_files(folder: Path) -> None:
     (folder / "job.yaml").write_text(f"{JOB}limit: 7\n")
     assert run(folder).returncode == 0

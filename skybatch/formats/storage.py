@@ -9,7 +9,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 from skybatch.errors import UsageError
 from skybatch.formats import durability
@@ -34,13 +34,6 @@ def local_path(path: str) -> str:
         raise UsageError(f"{masked(path)}: only local paths are supported here")
     plain = path.split("://", 1)[1] if "://" in path else os.path.expanduser(path)
     return os.path.abspath(plain) + ("/" if plain.endswith("/") and plain != "/" else "")
-
-
-def filesystem(path: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a path that is not local, and the path in it."""
-    import fsspec.core
-
-    return fsspec.core.url_to_fs(path)  # type: ignore[no-any-return]
 
 
 def write_bytes(path: str, data: bytes) -> None:

@@ -1,0 +1,110 @@
+"""A store that refuses or does not answer pauses the job, whoever was using it; no item is charged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import skybatch
+from skybatch import Dataset, JsonWriter, io_formats
+from skybatch.cli.exits import PAUSED
+from skybatch.engine.job import find_job
+from skybatch.errors import StorageFailed
+from tests.faults.test_publish_stores import StoreBench, is_publishing
+from tests.tools.bench import end_of
+from tests.tools.proxy import Request, Status, running
+from tests.tools.servers import use_s3
+
+
+@dataclass
+class Faraway(io_formats.InputReader):
+    """Items from a store that is out of reach while there is a file at `path`."""
+
+    def __len__(self) -> int:
+        return 20
+
+    def download_batch(self, start_idx: int, end_idx: int, cache_dir: str) -> list[dict[str, Any]]:
+        if start_idx >= 10 and Path(self.path).exists():
+            raise StorageFailed("s3://far: no answer for 300 s")
+        return [{"id": index} for index in range(start_idx, end_idx + 1)]
+
+
+@dataclass
+class FarawayWriter(io_formats.OutputWriter):
+    """As Faraway, in upload_batch, reduce_results or cleanup."""
+
+    gate: str
+    where: str
+
+    def _pass(self, where: str) -> None:
+        if where == self.where and Path(self.gate).exists():
+            raise StorageFailed("s3://far: no answer for 300 s")
+
+    def upload_batch(self, results: list[dict[str, Any]], start_idx: int, end_idx: int, job_id: str) -> str:
+        if start_idx >= 10:
+            self._pass("upload")
+        return ""
+
+    def reduce_results(self, job_id: str) -> None:
+        self._pass("reduce")
+
+    def cleanup(self, job_id: str) -> None:
+        self._pass("cleanup")
+
+
+def same(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return batch
+
+
+@pytest.mark.parametrize("where", ["read", "upload", "reduce", "cleanup"])
+@pytest.mark.parametrize("executor", ["local", "inline"])
+def test_a_reader_s_or_writer_s_storage_pauses_the_job(executor: str, where: str, tmp_path: Path) -> None:
+    gate, output = tmp_path / "gate", tmp_path / "out.jsonl"
+    gate.touch()
+    writers = [JsonWriter(str(output)), FarawayWriter(str(tmp_path / "other"), str(gate), where)]
+    reader = Faraway(str(gate) if where == "read" else str(tmp_path / "no gate"))
+    with pytest.raises(skybatch.Paused, match="no answer for 300 s") as caught:
+        Dataset(reader).map(same, output=writers, batch_size=5, executor=executor, workers=1)
+    assert caught.value.exit_code == PAUSED
+    job = find_job(caught.value.job_id)
+    assert job.errors() == []
+    assert job.state == ("published" if where == "cleanup" else "paused")
+    gate.unlink()
+    skybatch.resume(job.id)
+    assert job.state == "cleaned" and job.errors() == []
+    assert len(output.read_text().splitlines()) == 20
+
+
+REFUSED: dict[str, Callable[[Request], bool]] = {
+    "segments": lambda request: request.path.endswith(".seg") and request.method == "PUT",
+    "batch files": lambda request: "merged.jsonl/0" in request.path and request.method == "PUT",
+    "publishing": is_publishing,
+    "cleaning up": lambda request: "delete" in request.query,
+}
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=[pytest.mark.full] if what != "publishing" else []) for what in REFUSED]
+)
+def test_refused_credentials_pause_the_job_until_there_are_new_ones(
+    what: str, moto: str, moto_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    valid: list[str] = []
+
+    def expired(request: Request) -> Status | None:
+        return Status(403, "ExpiredToken") if not valid and REFUSED[what](request) else None
+
+    with running(moto, expired) as proxy:
+        use_s3(proxy.url, monkeypatch)
+        bench = StoreBench(tmp_path, moto_bucket)
+        ended = end_of(bench.start())
+        assert ended.code == PAUSED, ended
+        assert "credentials" in ended.err and f"skybatch resume {bench.job_id}" in ended.err
+        assert find_job(bench.job_id).errors() == []
+        valid.append("new ones")
+        bench.succeed(bench.start_resume())
+        bench.assert_done()

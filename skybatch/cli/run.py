@@ -74,6 +74,8 @@ def _try(dataset: Dataset, mapper: Any, kwargs: dict[str, Any], limit: int | Non
     for writer in untried(kwargs["output"]):
         what = f"{type(writer).__name__}.upload_batch() is not tried: a dry run writes nothing"
         click.echo(f"skybatch: {what}", err=True)
+    if kwargs.keys() & {"pool_name", "activate_env"}:
+        click.echo("skybatch: mapped in this process: pool and activate_env are not used", err=True)
     used = ("output", "batch_size", "mapper_args", "concurrency", "one_to_one")
     options = {key: kwargs[key] for key in used if key in kwargs}
     return show(dataset.preview(mapper, limit=limit, **options), as_json=as_json)

@@ -40,7 +40,8 @@ def made(folder: Path) -> list[str]:
 
 
 def test_items_and_results_are_shown_and_nothing_is_made(folder: Path) -> None:
-    ran = run(folder, "--dry-run", "--limit", "6")
+    ran = run(folder, "--dry-run", "--limit", "6", "--pool", "local")
+    assert "pool and activate_env are not used" in ran.stderr
     assert ran.returncode == 0, ran.stderr
     lines = ran.stdout.splitlines()
     assert lines[:2] == ['item 0: {"id": 0}', '  -> {"twice": 0}']

@@ -93,6 +93,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again(weather: tuple[Proxy, str]
     assert proxy.faults() == 5
 
 
+@pytest.mark.full
 def test_a_stall_ends_and_is_tried_again(weather: tuple[Proxy, str]) -> None:
     proxy, bucket = weather
     store = stores.of(bucket)
@@ -160,6 +161,7 @@ def test_a_file_in_parts_survives_lost_replies(
     assert proxy.faults() == 2 and store.read(f"{bucket}/a") == data
 
 
+@pytest.mark.full
 def test_an_upload_that_is_always_cut_leaves_no_object(
     weather: tuple[Proxy, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +198,7 @@ def test_patience_ends_in_a_failure_that_names_the_object(
     assert not isinstance(caught.value, StorageDenied) and caught.value.exit_code == 75
 
 
+@pytest.mark.full
 def test_a_signal_does_not_wait_for_a_store_that_is_away(weather: tuple[Proxy, str]) -> None:
     proxy, bucket = weather
     if bucket.startswith("gs://"):
@@ -221,7 +224,7 @@ def test_a_signal_does_not_wait_for_a_store_that_is_away(weather: tuple[Proxy, s
         one.result(timeout=20)
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("status", [403, pytest.param(401, marks=pytest.mark.full)])
 def test_refused_credentials_are_told_at_once(weather: tuple[Proxy, str], status: int) -> None:
     proxy, bucket = weather
     proxy.rule = lambda request: Status(status, "AccessDenied")
@@ -245,6 +248,7 @@ def test_a_wrong_secret_is_denied_and_not_told(seaweedfs_bucket: str, monkeypatc
     stores.forget()
 
 
+@pytest.mark.full
 def test_no_secret_in_what_a_failing_store_says(
     weather: tuple[Proxy, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import statistics
@@ -137,6 +138,15 @@ def large_rows(path: Path, count: int) -> Path:
             head = b'{"id":%d,"text":"' % number
             file.write(head + text[: 290 - len(head) - 3].encode() + b'"}\n')
     return path
+
+
+def from_tests(name: str) -> Any:
+    """A module of the tests' tools.
+
+    No import statement names them: the package that a mapper is in travels with everything that it imports, and the
+    mappers of benchmarks are in this one.
+    """
+    return importlib.import_module(f"tests.tools.{name}")
 
 
 def digest(*paths: Path) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from benchmarks import harness
 from benchmarks.harness import Figure, Settings
 from benchmarks.made_job import RANGES, MadeJob, resume_timed, segment_objects
 from skybatch.formats import stores
@@ -17,14 +18,12 @@ READ_SIZE = 32 << 20
 
 def run(settings: Settings) -> Iterator[Figure]:
     """One engine that resumes a mapped job: all that it sends and receives, cleaning up behind included."""
-    from tests.tools import proxy
-    from tests.tools.servers import running_seaweedfs, s3_environment
-
+    proxy, servers = harness.from_tests("proxy"), harness.from_tests("servers")
     size = max(8_500_000, int(SEGMENT_SIZE * settings.scale))  # smaller ones are gathered by the engine
     count = max(4, int(SEGMENTS * settings.scale))
     folder = settings.folder / "seaweedfs"
     folder.mkdir()
-    with running_seaweedfs(folder) as url, _environment(s3_environment(url)):
+    with servers.running_seaweedfs(folder) as url, _environment(servers.s3_environment(url)):
         store, output = stores.of("s3://"), "s3://benchmark/out.jsonl"
         store.call("benchmark", "create_bucket", Bucket="benchmark")  # type: ignore[attr-defined]
         job = MadeJob.planned(settings.folder / "home", output, items=count * RANGES)
@@ -32,7 +31,7 @@ def run(settings: Settings) -> Iterator[Figure]:
         stored, merged = segment_objects(place, count, size)
         job.take(stored, lambda name, path: None)
         with proxy.running(url) as counted:
-            measured = resume_timed(job, env=s3_environment(counted.url))
+            measured = resume_timed(job, env=servers.s3_environment(counted.url))
         assert _digest(output) == merged
         assert [info.path for info in store.list("s3://benchmark")] == [output]
     total = sum(one.data for one in stored)

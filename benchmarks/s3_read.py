@@ -10,8 +10,6 @@ from unittest.mock import patch
 from benchmarks import harness
 from benchmarks.harness import Figure, Settings
 from skybatch.formats import stores
-from tests.tools import proxy
-from tests.tools.servers import running_seaweedfs, s3_environment
 
 SIZE, ROW_SIZE, BATCH_SIZE, WORKERS = 1_000_000_000, 290, 1024, 4
 BUCKET = "benchmark"
@@ -20,18 +18,19 @@ PATH = f"s3://{BUCKET}/large.jsonl"
 
 def run(settings: Settings) -> Iterator[Figure]:
     """One whole job over SeaweedFS, the index and four workers; its output is the input."""
+    proxy, servers = harness.from_tests("proxy"), harness.from_tests("servers")
     rows = int(SIZE * settings.scale) // ROW_SIZE
     input, output = settings.folder / "large.jsonl", settings.folder / "out.jsonl"
     expected = harness.digest(harness.large_rows(input, rows))
     size = input.stat().st_size
     (settings.folder / "seaweedfs").mkdir()
-    with running_seaweedfs(settings.folder / "seaweedfs") as url, proxy.running(url) as between:
-        with patch.dict(os.environ, s3_environment(url)):
+    with servers.running_seaweedfs(settings.folder / "seaweedfs") as url, proxy.running(url) as between:
+        with patch.dict(os.environ, servers.s3_environment(url)):
             store = stores.of(PATH)
             store.call(BUCKET, "create_bucket", Bucket=BUCKET)  # type: ignore[attr-defined]
             store.put(PATH, input)
         input.unlink()
-        with patch.dict(os.environ, s3_environment(between.url)):
+        with patch.dict(os.environ, servers.s3_environment(between.url)):
             job = harness.start_job(
                 settings.folder / "home",
                 reader=["JsonReader", {"path": PATH}],

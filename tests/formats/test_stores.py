@@ -324,3 +324,10 @@ def test_a_missing_extra_is_named(module: str, scheme: str, extra: str, monkeypa
     stores.forget()
     with pytest.raises(UsageError, match=rf"pip install 'skybatch\[{extra}\]'"):
         stores.of(f"{scheme}://bucket/a")
+
+
+def test_a_library_that_would_drop_conditions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("botocore.__version__", "1.35.9")
+    stores.forget()
+    with pytest.raises(UsageError, match=r"botocore 1\.35\.9 knows no conditional writes"):
+        stores.of("s3://bucket/a")

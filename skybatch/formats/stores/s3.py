@@ -24,6 +24,7 @@ MAX_PARTS = 10_000  # S3's own limit
 DELETES_AT_ONCE = 1000  # S3's own limit
 UPLOADS_AT_ONCE = 4
 READS_AT_ONCE = 16
+CONDITIONS_SINCE = (1, 36)  # botocore's version
 
 
 class S3Store(Store):
@@ -33,9 +34,15 @@ class S3Store(Store):
 
     def __init__(self) -> None:
         try:
+            import botocore
             import s3fs
         except ImportError:
             raise UsageError("paths that begin with s3:// need s3fs: pip install 'skybatch[s3]'") from None
+        if tuple(map(int, botocore.__version__.split(".")[:2])) < CONDITIONS_SINCE:
+            # s3fs leaves out arguments that botocore does not know: conditions would be dropped silently.
+            raise UsageError(
+                f"botocore {botocore.__version__} knows no conditional writes: pip install -U 'skybatch[s3]'"
+            )
         import fsspec.config
 
         settings = dict(fsspec.config.conf.get("s3", {}).get("config_kwargs", {}))

@@ -125,7 +125,8 @@ class OutputWriter(ABC):
         """Store one batch's results, durably when it returns; return the path written.
 
         Called in a worker, on its writing thread, once per range and attempt; again for the same range when
-        an attempt is repeated. What it raises is charged to that range.
+        an attempt is repeated. What it raises is charged to that range. Files that it writes on that thread through
+        `skybatch.utils` are made durable for it, many at once, before the engine is told that the range is done.
         """
 
     @abstractmethod

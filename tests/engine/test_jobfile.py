@@ -111,6 +111,12 @@ def test_urls_absolute_and_empty_paths_stay(folder: Path, path: str) -> None:
     assert read(folder, JOB.replace("in.txt", path or '""')).to_map_arguments().reader.path == path
 
 
+def test_each_path_of_a_list_is_relative_to_the_file(folder: Path) -> None:
+    text = JOB.replace("in.txt", "[a.txt, ../b.txt, 's3://bucket/c.txt']")
+    expected = [str(folder / "a.txt"), str(folder.parent / "b.txt"), "s3://bucket/c.txt"]
+    assert read(folder, text).to_map_arguments().reader.path == expected
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import skybatch
@@ -45,6 +45,7 @@ def reader_of(folder: Path | str, *contents: bytes, **fields: Any) -> CsvReader:
     return CsvReader(f"{folder}/*.csv", **fields)
 
 
+@settings(max_examples=50)
 @given(
     st.lists(rows, min_size=1, max_size=2),
     st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\r\n", csv.QUOTE_ALL), ("\n", csv.QUOTE_ALL)]),

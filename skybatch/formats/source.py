@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
-from skybatch.errors import InputMissing, SegmentDamaged
+from skybatch.errors import InputMissing, SegmentDamaged, UsageError
 from skybatch.formats import storage
 from skybatch.formats.masking import masked, refuse_secrets
 
@@ -279,6 +279,8 @@ def _find_stored(pattern: str) -> Iterator[InputFile]:
         fixed, parts = pattern.rstrip("/"), ["**"]
     else:
         fixed, parts = _split(pattern)
+        if fixed.count("/") < 2:
+            raise UsageError(f"input {masked(pattern)}: a glob begins below a bucket, and cannot stand for several")
     length = len(fixed) + 1
     for info in store.list(fixed):
         if not info.path.endswith("/") and _all_match(info.path[length:].split("/"), parts):

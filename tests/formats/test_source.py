@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from skybatch.errors import InputMissing, UsageError
-from skybatch.formats import source
+from skybatch.formats import source, stores
 
 TREE = (
     "a.jsonl",
@@ -130,3 +131,60 @@ def test_the_fingerprint_tells_every_change(tmp_path: Path) -> None:
     assert {key for key, value in now().items() if value != before[key]} == {"version"}
     (tmp_path / "b2").write_text("z")
     assert {key for key, value in now().items() if value != before[key]} == {"files", "size", "version", "sample"}
+
+
+def test_objects_are_found_by_path_glob_folder_and_list(moto_bucket: str) -> None:
+    store = stores.of(moto_bucket)
+    names = [
+        "in/a.jsonl",
+        "in/b.jsonl",
+        "in/_c.jsonl",
+        "in/sub/d.jsonl",
+        "in/sub/.e",
+        "in/sub/deep/f.txt",
+        "in2/g.jsonl",
+    ]
+    for name in names:
+        store.put(f"{moto_bucket}/{name}", name.encode())
+
+    def found(*patterns: str) -> list[str]:
+        paths = [f"{moto_bucket}/{pattern}" for pattern in patterns]
+        return [file.path.removeprefix(f"{moto_bucket}/") for file in source.find(paths)]
+
+    assert found("in/a.jsonl") == ["in/a.jsonl"]
+    assert found("in") == found("in/") == ["in/a.jsonl", "in/b.jsonl", "in/sub/d.jsonl", "in/sub/deep/f.txt"]
+    assert found("in/*.jsonl") == ["in/a.jsonl", "in/b.jsonl"]
+    assert found("in*/*.jsonl") == ["in/a.jsonl", "in/b.jsonl", "in2/g.jsonl"]
+    assert found("**/*.jsonl") == ["in/a.jsonl", "in/b.jsonl", "in/sub/d.jsonl", "in2/g.jsonl"]
+    assert found("in/sub/d*", "in/_*", "in/a.jsonl") == ["in/sub/d.jsonl", "in/_c.jsonl", "in/a.jsonl"]
+    with pytest.raises(UsageError, match="below a bucket"):
+        source.find("s3://buck*/in.jsonl")
+    for nothing in ("none", "in/*.csv", "in/a.jsonl/"):
+        with pytest.raises(InputMissing, match=re.escape(nothing)):
+            found(nothing)
+
+
+def test_an_object_is_read_at_any_offset_in_the_version_that_was_found(moto_bucket: str) -> None:
+    data = os.urandom(1000)
+    stores.of(moto_bucket).put(f"{moto_bucket}/in", data)
+    (file,) = source.find(f"{moto_bucket}/in")
+    opened = source.open_file(file)
+    for offset, length in ((0, 1000), (0, 1), (999, 1), (500, 10_000), (1000, 1), (5000, 1), (3, 0)):
+        assert opened.read(offset, length) == data[offset : offset + length]
+    stores.of(moto_bucket).put(f"{moto_bucket}/in", data[::-1])
+    with pytest.raises(InputMissing, match="has changed"):
+        opened.read(0, 10)
+    stores.of(moto_bucket).delete([file.path])
+    with pytest.raises(InputMissing, match="does not exist"):
+        opened.read(0, 10)
+
+
+def test_a_web_server_that_gives_ranges_is_read(moto: str, moto_bucket: str) -> None:
+    store = stores.of(moto_bucket)
+    store.put(f"{moto_bucket}/in.jsonl", b'{"id":0}\n{"id":1}\n')
+    name = moto_bucket.removeprefix("s3://")
+    store.call(moto_bucket, "put_object_acl", Bucket=name, Key="in.jsonl", ACL="public-read")  # type: ignore[attr-defined]
+    (file,) = source.find(f"{moto}/{name}/in.jsonl")
+    assert (file.size, source.open_file(file).read(9, 100)) == (18, b'{"id":1}\n')
+    with pytest.raises(InputMissing, match="does not exist"):
+        source.find(f"{moto}/{name}/none.jsonl")

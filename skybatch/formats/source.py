@@ -267,8 +267,10 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _find_stored(pattern: str) -> Iterator[InputFile]:
-    store = _store(pattern)
-    if pattern.startswith(("http://", "https://")) or not pattern.endswith("/"):
+    store, is_url = _store(pattern), pattern.startswith(("http://", "https://"))
+    if not is_url and _MAGIC & set(pattern.split("/")[2]):
+        raise UsageError(f"input {masked(pattern)}: a glob begins below a bucket, and cannot stand for several")
+    if is_url or not pattern.endswith("/"):
         try:
             yield _stored_file(store.info(pattern))
         except FileNotFoundError:
@@ -279,8 +281,6 @@ def _find_stored(pattern: str) -> Iterator[InputFile]:
         fixed, parts = pattern.rstrip("/"), ["**"]
     else:
         fixed, parts = _split(pattern)
-        if fixed.count("/") < 2:
-            raise UsageError(f"input {masked(pattern)}: a glob begins below a bucket, and cannot stand for several")
     length = len(fixed) + 1
     for info in store.list(fixed):
         if not info.path.endswith("/") and _all_match(info.path[length:].split("/"), parts):

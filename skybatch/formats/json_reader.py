@@ -128,7 +128,7 @@ class JsonReader(WindowReader):
         count = index.records[stop] - index.records[row]
         if end - begin > RECORD_LIMIT:
             return [None] * count
-        data = self._source(index.file_of(row)).read(begin, end - begin)
+        data = self._read(index.file_of(row), begin, end)
         lines: list[bytes | None] = data.split(b"\n")  # type: ignore[assignment]
         if index.lines[stop] - index.lines[row] != count:
             return [line for line in lines if line and line.strip(BLANK)]
@@ -144,7 +144,7 @@ class JsonReader(WindowReader):
         offset, end = index.offsets[row], index.offsets[row + 1]
         seen, number = index.records[row], index.lines[row] + 1
         if end - offset <= RECORD_LIMIT:
-            for line in self._source(file).read(offset, end - offset).split(b"\n"):
+            for line in self._read(file, offset, end).split(b"\n"):
                 if line.strip(BLANK):
                     if seen == item:
                         break
@@ -152,6 +152,14 @@ class JsonReader(WindowReader):
                 offset += len(line) + 1
                 number += 1
         return f"{masked(index.files.file(file).path)}, line {number}, byte {offset} (item {item})"
+
+    def _read(self, number: int, begin: int, end: int) -> bytes:
+        """Bytes of a file's content. Raises InputMissing when they are not there any more."""
+        data = self._source(number).read(begin, end - begin)
+        if len(data) < end - begin:
+            file = self._ready().files.file(number)
+            raise InputMissing(f"input {masked(file.path)}: has become shorter since the job looked at it first")
+        return data
 
     def _source(self, number: int) -> Source:
         """A file's content, open; one that nobody reads any more closes itself."""

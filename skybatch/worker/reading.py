@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from skybatch.errors import ResultError, StorageFailed
+from skybatch.errors import InputMissing, ResultError, StorageFailed
 from skybatch.formats.base import InputReader, Item, WindowReader
 from skybatch.worker.fault import describe
 from skybatch.worker.frames import Frame
@@ -134,7 +134,7 @@ class Reading:
             whole = start + max(1, (reach - start + 1) // size) * size - 1
             loaded = Loaded(grant, start, grant["end"] if reach == grant["end"] else min(whole, grant["end"]))
             loaded._window, loaded._decode = reader.read_window(start, loaded.end), reader.decode
-        except StorageFailed:
+        except (StorageFailed, InputMissing):
             raise  # no item is to blame
         except BaseException as error:
             loaded = Loaded(grant, start, min(start + size - 1, grant["end"]))
@@ -150,7 +150,7 @@ class Reading:
             self._mark.take_up(READING, at, end)
             try:
                 window[at] = self._reader.download_batch(at, end, self._cache_dir)
-            except StorageFailed:
+            except (StorageFailed, InputMissing):
                 raise  # no item is to blame
             except BaseException as error:  # sys.exit() too would end this thread and nothing else
                 if at == start:

@@ -195,6 +195,25 @@ def test_a_change_of_one_of_many_files_stops_the_resume(change: str, tmp_path: P
     assert "[0-9].jsonl" in resumed.stderr
 
 
+def truncating(batch: Batch) -> Batch:
+    if batch[0]["id"] == 0:
+        os.truncate(batch[0]["path"], 1000)
+    return batch
+
+
+def test_an_input_that_is_cut_off_meanwhile_ends_the_job_and_charges_no_item(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"id":0,"path":"%s"}\n' % os.fsencode(path) + b"".join(b"%s\n" % PADDED for _ in range(5000)))
+    outcome = map_and_fail(tmp_path, truncating, reader=JsonReader(str(path)), on_error="skip")
+    assert "in.jsonl: has become shorter since" in str(outcome.error)
+    assert not outcome.failures
+    resumed = command("resume", cwd=tmp_path)
+    assert resumed.returncode == 4, resumed.stderr
+
+
+PADDED = b'{"id":1,"pad":"%s"}' % (b"x" * 1000)
+
+
 @pytest.mark.full
 def test_one_record_of_100_mb_is_read_in_bounded_memory(tmp_path: Path) -> None:
     script = write(

@@ -175,7 +175,7 @@ class TestLocalGlobal(OfNumbers):
 class Windows(WindowReader, Numbers):
     def build_index(self, folder: str) -> int:
         Path(folder, "numbers").write_text(Path(self.path).read_text())
-        return len(self)
+        return len(self._numbers())
 
     def open_index(self, folder: str) -> None:
         self.index = json.loads(Path(folder, "numbers").read_text())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from skybatch.engine import events
+from skybatch.engine import events, told
 from skybatch.engine.control import ControlServer
 from skybatch.engine.events import RangeFailed, RangesDone, WorkerLost, WorkerReady
 from skybatch.engine.interrupts import Interrupts
@@ -17,7 +17,7 @@ from skybatch.engine.scheduler import Scheduler
 from skybatch.engine.workers import START_FAILURES_MAX, LiveWorker, Workers
 from skybatch.failpoints import reach
 from skybatch.journal.journal import Journal
-from skybatch.journal.rows import Changes, FailureRow, GrantRow, Run, Segment
+from skybatch.journal.rows import Changes, FailureRow
 from skybatch.worker.frames import Frame
 
 STUCK_GRACE_S = 10.0
@@ -168,11 +168,11 @@ class Loop:
             self._workers.send(number, frame)
             reach("after-dispatch")
         if self._told:
-            told, self._told = self._told, []
-            ranges = [values for name, values in told if name == "won"]
+            news, self._told = self._told, []
+            ranges = [values for name, values in news if name == "won"]
             if ranges:
                 self._notify("skybatch_ranges_finished", ranges=[(v["start"], v["end"]) for v in ranges])
-            for name, values in told:
+            for name, values in news:
                 if name == "failed":
                     self._notify("skybatch_range_failed", **values)
             self._on_progress(self)
@@ -236,7 +236,7 @@ class Loop:
         if not worker.ready:
             self._start_failures += 1
             if self._start_failures >= START_FAILURES_MAX:
-                words = worker.channel.last_words() or _death(worker.lost)
+                words = worker.channel.last_words() or told.death(worker.lost)
                 self._give_up(Stop(state="failed", cause=f"workers cannot be started: {words}", exit_code=1))
             return
         held = tuple((start, end) for start, end in (worker.lost or {}).get("held", []))
@@ -280,21 +280,12 @@ class Loop:
             changes.ended_grants.append(decision.grant)
             self._forget_grant(decision.grant)
         elif isinstance(decision, events.Retry):
-            changes.retrying.append(self._waiting(decision.unit))
+            changes.retrying.append(told.waiting(decision.unit, self._code))
         elif isinstance(decision, events.Split):
             changes.splits.append((decision.start, decision.end))
-            changes.retrying += map(self._waiting, decision.halves)
+            changes.retrying += (told.waiting(half, self._code) for half in decision.halves)
         elif isinstance(decision, events.Dead):
-            changes.dead.append(
-                Run(
-                    start=decision.start,
-                    end=decision.end,
-                    size=decision.end - decision.start + 1,
-                    state="dead",
-                    attempt=decision.attempt,
-                    code=self._code,
-                )
-            )
+            changes.dead.append(told.dead(decision, self._code))
             self._told.append(("dead", {}))
         elif isinstance(decision, events.Broken):
             self._broken(decision, worker)
@@ -306,27 +297,8 @@ class Loop:
             worker.grants[grant.grant] = ranges
             worker.heard_at = max(worker.heard_at, time.monotonic() if len(worker.grants) == 1 else 0.0)
         self._holders[grant.grant] = grant.worker
-        self._changes.grants.append(
-            GrantRow(
-                id=grant.grant,
-                epoch=self._journal.epoch,
-                worker=str(grant.worker),
-                start=grant.start,
-                end=grant.end,
-                size=grant.size,
-                attempt=grant.attempt,
-                at=time.time(),
-            )
-        )
-        frame = {
-            "op": "grant",
-            "id": grant.grant,
-            "start": grant.start,
-            "end": grant.end,
-            "size": grant.size,
-            "attempt": grant.attempt,
-        }
-        self._out.append((grant.worker, frame))
+        self._changes.grants.append(told.granted(grant, self._journal.epoch))
+        self._out.append((grant.worker, told.grant_frame(grant)))
 
     def _forget_grant(self, number: int) -> None:
         worker = self._workers.live.get(self._holders.pop(number, 0))
@@ -337,91 +309,31 @@ class Loop:
         frame = self._segments[won.nonce]
         if not frame.get("kept"):
             frame["kept"] = True
-            self._changes.segments.append(
-                Segment(
-                    nonce=won.nonce,
-                    start=frame["start"],
-                    end=frame["end"],
-                    epoch=self._journal.epoch,
-                    worker=str(worker.number if worker else ""),
-                    info={"files": frame["files"]},
-                )
-            )
-        self._changes.won.append(
-            Run(
-                start=won.start,
-                end=won.end,
-                size=frame["size"],
-                state="won",
-                attempt=won.attempt,
-                nonce=won.nonce,
-                code=self._code,
-            )
-        )
+            number = str(worker.number if worker else "")
+            self._changes.segments.append(told.segment(frame, self._journal.epoch, number))
+        self._changes.won.append(told.won(won, frame["size"], self._code))
         self._told.append(("won", {"start": won.start, "end": won.end}))
 
-    def _waiting(self, unit: events.Unit) -> Run:
-        return Run(
-            start=unit.start,
-            end=unit.end,
-            size=unit.end - unit.start + 1,
-            state="retrying",
-            attempt=unit.attempt,
-            not_before=time.time() + max(0.0, unit.not_before - time.monotonic()),
-            isolated=unit.isolated,
-            tries_left=unit.tries_left,
-            code=self._code,
-        )
-
     def _record_failure(self, worker: LiveWorker, frame: Frame) -> None:
-        self._changes.failures.append(
-            FailureRow(
-                start=frame["start"],
-                end=frame["end"],
-                attempt=frame["attempt"],
-                kind=frame["kind"],
-                message=frame["message"],
-                traceback=frame["traceback"],
-                item=frame["item"] if frame["item"] is not None else _only(frame["start"], frame["end"]),
-                worker=str(worker.slot),
-                at=time.time(),
-            )
-        )
-        values = {key: frame[key] for key in ("start", "end", "kind", "message")}
-        self._told.append(("failed", values))
+        self._fail(told.failure(frame, worker.slot))
 
     def _record_loss(self, worker: LiveWorker, decision: events.Decision) -> None:
         """A worker's death as a failure of the range it was charged to, if to any."""
-        if isinstance(decision, events.Retry):
-            start, end, attempt = decision.unit.start, decision.unit.end, decision.unit.attempt
-        elif isinstance(decision, events.Split | events.Dead):
-            start, end, attempt = decision.start, decision.end, decision.attempt
-        else:
-            return
-        kind = decision.kind
-        if kind not in ("lost", "timeout"):
-            return
-        message = "the batch timeout passed" if kind == "timeout" else _death(worker.lost)
-        self._changes.failures.append(
-            FailureRow(
-                start=start,
-                end=end,
-                attempt=attempt,
-                kind=kind,
-                message=message,
-                item=_only(start, end),
-                worker=str(worker.slot),
-                at=time.time(),
-            )
-        )
-        self._told.append(("failed", {"start": start, "end": end, "kind": kind, "message": message}))
+        failure = told.loss(decision, worker.lost, worker.slot)
+        if failure is not None:
+            self._fail(failure)
+
+    def _fail(self, failure: FailureRow) -> None:
+        self._changes.failures.append(failure)
+        values = {key: getattr(failure, key) for key in ("start", "end", "kind", "message")}
+        self._told.append(("failed", values))
 
     def _broken(self, decision: events.Broken, worker: LiveWorker | None) -> None:
         self._flush_failures()
         last = self._journal.failures(1)
         cause = f"the mapper fails on whatever it is given: {last[0].message}" if last else decision.signature
         if not last and worker is not None:
-            cause = f"workers die before they have mapped anything: {_death(worker.lost)}"
+            cause = f"workers die before they have mapped anything: {told.death(worker.lost)}"
         self._give_up(Stop(state="failed", cause=cause, exit_code=1, traceback=last[0].traceback if last else None))
 
     def _flush_failures(self) -> None:
@@ -439,18 +351,3 @@ def broken(frame: Frame) -> Stop:
         )
     traceback = None if frame.get("expected") or frame.get("missing") else frame.get("traceback")
     return Stop(state="failed", cause=cause, exit_code=1, traceback=traceback)
-
-
-def _death(lost: Frame | None) -> str:
-    if lost is None:
-        return "the worker's parent was killed"
-    status = lost.get("status")
-    if status is None:
-        return "the worker died"
-    if status & 0x7F:
-        return f"the worker was killed by {signal.Signals(status & 0x7F).name}"
-    return f"the worker ended with exit code {status >> 8} in the middle of its work"
-
-
-def _only(start: int, end: int) -> int | None:
-    return start if start == end else None

@@ -1,0 +1,142 @@
+"""What workers and the scheduler have told, as rows of the journal."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from skybatch.engine import events
+from skybatch.journal.rows import FailureRow, GrantRow, Run, Segment
+from skybatch.worker.frames import Frame
+
+
+def granted(grant: events.Grant, epoch: int) -> GrantRow:
+    """A grant about to be sent."""
+    return GrantRow(
+        id=grant.grant,
+        epoch=epoch,
+        worker=str(grant.worker),
+        start=grant.start,
+        end=grant.end,
+        size=grant.size,
+        attempt=grant.attempt,
+        at=time.time(),
+    )
+
+
+def grant_frame(grant: events.Grant) -> Frame:
+    """The grant as its worker gets it."""
+    return {
+        "op": "grant",
+        "id": grant.grant,
+        "start": grant.start,
+        "end": grant.end,
+        "size": grant.size,
+        "attempt": grant.attempt,
+    }
+
+
+def segment(frame: Frame, epoch: int, worker: str) -> Segment:
+    """A worker's answer: where the results are."""
+    return Segment(
+        nonce=frame["nonce"],
+        start=frame["start"],
+        end=frame["end"],
+        epoch=epoch,
+        worker=worker,
+        info={"files": frame["files"]},
+    )
+
+
+def won(decision: events.Won, size: int, code: str) -> Run:
+    """Winners of `size` items each."""
+    return Run(
+        start=decision.start,
+        end=decision.end,
+        size=size,
+        state="won",
+        attempt=decision.attempt,
+        nonce=decision.nonce,
+        code=code,
+    )
+
+
+def dead(decision: events.Dead, code: str) -> Run:
+    """An item set aside."""
+    return Run(
+        start=decision.start,
+        end=decision.end,
+        size=decision.end - decision.start + 1,
+        state="dead",
+        attempt=decision.attempt,
+        code=code,
+    )
+
+
+def waiting(unit: events.Unit, code: str) -> Run:
+    """A range that is to be tried again."""
+    return Run(
+        start=unit.start,
+        end=unit.end,
+        size=unit.end - unit.start + 1,
+        state="retrying",
+        attempt=unit.attempt,
+        not_before=time.time() + max(0.0, unit.not_before - time.monotonic()),
+        isolated=unit.isolated,
+        tries_left=unit.tries_left,
+        code=code,
+    )
+
+
+def failure(frame: Frame, slot: int) -> FailureRow:
+    """What a worker says failed."""
+    return FailureRow(
+        start=frame["start"],
+        end=frame["end"],
+        attempt=frame["attempt"],
+        kind=frame["kind"],
+        message=frame["message"],
+        traceback=frame["traceback"],
+        item=frame["item"] if frame["item"] is not None else _only(frame["start"], frame["end"]),
+        worker=str(slot),
+        at=time.time(),
+    )
+
+
+def loss(decision: events.Decision, lost: Frame | None, slot: int) -> FailureRow | None:
+    """A worker's death as a failure of the range it was charged to; None when it was charged to none."""
+    if isinstance(decision, events.Retry):
+        start, end, attempt = decision.unit.start, decision.unit.end, decision.unit.attempt
+    elif isinstance(decision, events.Split | events.Dead):
+        start, end, attempt = decision.start, decision.end, decision.attempt
+    else:
+        return None
+    kind = decision.kind
+    if kind not in ("lost", "timeout"):
+        return None
+    return FailureRow(
+        start=start,
+        end=end,
+        attempt=attempt,
+        kind=kind,
+        message="the batch timeout passed" if kind == "timeout" else death(lost),
+        item=_only(start, end),
+        worker=str(slot),
+        at=time.time(),
+    )
+
+
+def death(lost: Frame | None) -> str:
+    """How a worker died, by what its parent said of it."""
+    if lost is None:
+        return "the worker's parent was killed"
+    status = lost.get("status")
+    if status is None:
+        return "the worker died"
+    if status & 0x7F:
+        return f"the worker was killed by {signal.Signals(status & 0x7F).name}"
+    return f"the worker ended with exit code {status >> 8} in the middle of its work"
+
+
+def _only(start: int, end: int) -> int | None:
+    return start if start == end else None

@@ -31,8 +31,9 @@ def tidy_rows(batch: Batch) -> Batch:
     tidied = []
     for row in batch:
         text, words, domain, total = tidy(row["text"], row["email"], row["price"], row["quantity"])
-        kept = {"id": row["id"], "country": row["country"]}
-        tidied.append({**kept, "text": text, "words": words, "domain": domain, "total": total})
+        kept = {"id": row["id"], "country": row["country"], "text": text, "words": words}
+        kept["domain"], kept["total"] = domain, total
+        tidied.append(kept)
     return tidied
 
 

@@ -20,7 +20,7 @@ from skybatch.formats.base import Item, WindowReader
 from skybatch.formats.masking import masked
 from skybatch.formats.parquet_index import IndexedFile, ParquetIndex
 
-WINDOW_BYTES = 1 << 20
+WINDOW_BYTES = 4 << 20
 DECODED_BYTES, DECODED_ROWS = 4 << 20, 16_384
 """How much of a row group is decoded at once."""
 KEPT_BYTES = 64 << 20

@@ -19,8 +19,8 @@ from skybatch.formats.source import InputFile, Source
 
 PARALLEL = 8
 """So many footers are read at once."""
-PREFETCHED_BYTES = 128 << 20
-"""Row groups of objects up to this size are fetched whole, in few requests; larger ones bit by bit."""
+WHOLE_LOCAL, WHOLE_STORED = 32 << 20, 128 << 20
+"""Row groups up to this size are read whole, in few requests; larger ones bit by bit."""
 _NAME = "parquet.json"
 _LOCAL_BUFFER, _STORED_BUFFER = 1 << 20, 8 << 20
 
@@ -168,7 +168,7 @@ def open_parquet(file: InputFile, *, largest: int) -> Any:
     from pyarrow import parquet
 
     local = storage.is_local(file.path)
-    whole = not local and largest <= PREFETCHED_BYTES
+    whole = largest <= (WHOLE_LOCAL if local else WHOLE_STORED)
     return parquet.ParquetFile(
         pa.PythonFile(_Bytes(source.open_file(file)), mode="r"),
         pre_buffer=whole,

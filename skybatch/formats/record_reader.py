@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from skybatch.errors import RecordError
 from skybatch.formats import copies, listing, record_scan, source, storage
@@ -44,6 +44,9 @@ class RecordReader(WindowReader, Generic[Raw]):
     """A reader of text files with records in them."""
 
     path: str | list[str]  # type: ignore[assignment]
+
+    hint_for_long: ClassVar[str] = ""
+    """What may be wrong when a record is longer than RECORD_LIMIT."""
 
     def __post_init__(self) -> None:
         self._index: RecordIndex | None = None
@@ -204,8 +207,6 @@ class RecordReader(WindowReader, Generic[Raw]):
         path = masked(self._ready().files.file(block.file).path)
         line, offset = block.lines + record.lines + 1, block.offset + record.offset
         return RecordError(f"{path}, line {line}, byte {offset} (item {index}): {what}", item=index)
-
-    hint_for_long = ""
 
     def _opened(self, file: int) -> Source:
         """The file read last stays open."""

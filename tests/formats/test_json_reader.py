@@ -14,7 +14,7 @@ import zstandard
 
 from skybatch import JsonReader
 from skybatch.errors import InputDamaged, InputMissing, UsageError
-from skybatch.formats import stores
+from skybatch.formats import copies, stores
 from tests.api.scripts import command, run, run_well, write
 from tests.formats.test_json_records import REFUSED
 from tests.tools import proxy
@@ -143,8 +143,6 @@ def test_objects_are_read_once_and_copied(
 def test_objects_are_read_by_ranges_where_there_is_no_room(
     moto_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from skybatch.formats import copies
-
     monkeypatch.setattr(copies, "SHARE", 0)
     stores.of(moto_bucket).put(f"{moto_bucket}/in.jsonl", b"\xef\xbb\xbf" + lines(0, 5000) + b'{"id":}')
     reader = JsonReader(f"{moto_bucket}/in.jsonl")
@@ -153,7 +151,37 @@ def test_objects_are_read_by_ranges_where_there_is_no_room(
     assert f"{moto_bucket}/in.jsonl, line 5001, byte 58893 (item 5000): not JSON" in outcome.failures[-1].message
 
 
-@pytest.mark.parametrize("change", ["replace", "append", "delete"])
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["seaweedfs", "gcs"])
+def test_real_stores_are_read(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    bucket = request.getfixturevalue(f"{kind}_bucket")
+    store = stores.of(bucket)
+    store.put(f"{bucket}/in/a.jsonl", lines(0, 5000).rstrip())
+    store.put(f"{bucket}/in/b.jsonl.zst", zstandard.ZstdCompressor().compress(lines(5000, 5010)))
+    outcome = map_items(tmp_path, same, reader=JsonReader(f"{bucket}/in"), batch_size=500)
+    assert outcome.ids == list(range(5010))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("share", [0.9, 0])
+def test_a_store_in_bad_weather_is_slower_only(
+    share: float, moto: str, moto_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies, "SHARE", share)
+    monkeypatch.setattr(copies, "BLOCK", 100_000)
+    stores.of(moto_bucket).put(f"{moto_bucket}/in.jsonl", lines(0, 60_000))
+    faults = [proxy.Status(), proxy.Reset(), None, None]
+    with proxy.running(moto, lambda request: faults[request.number % 4]) as between:
+        use_s3(between.url, monkeypatch)
+        outcome = map_items(tmp_path, same, reader=JsonReader(f"{moto_bucket}/in.jsonl"), batch_size=500)
+        assert between.faults() > 5
+    assert outcome.ids == list(range(60_000))
+    assert not outcome.failures
+
+
+@pytest.mark.parametrize(
+    "change", ["replace", *(pytest.param(name, marks=pytest.mark.full) for name in ("append", "delete"))]
+)
 def test_an_object_that_changed_stops_the_resume(
     change: str, moto_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +204,9 @@ def test_an_object_that_changed_stops_the_resume(
     assert (tmp_path / "out.jsonl").read_bytes() == lines(0, 10)
 
 
-@pytest.mark.parametrize("change", ["another", "fewer", "content"])
+@pytest.mark.parametrize(
+    "change", ["another", *(pytest.param(name, marks=pytest.mark.full) for name in ("fewer", "content"))]
+)
 def test_a_change_of_one_of_many_files_stops_the_resume(change: str, tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.jsonl").write_bytes(lines(number * 4, number * 4 + 4))

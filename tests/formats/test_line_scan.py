@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skybatch.errors import RecordError
@@ -75,6 +75,7 @@ def read(reader: JsonReader, start: int, end: int) -> list[dict[str, Any]]:
     return reader.decode(reader.read_window(start, end), start, start, end)
 
 
+@settings(max_examples=40)
 @given(files, steps, windows)
 def test_every_range_is_what_a_reader_line_by_line_finds(parts: list[bytes], step: int, window: int) -> None:
     expected = trusted(*parts)
@@ -85,6 +86,7 @@ def test_every_range_is_what_a_reader_line_by_line_finds(parts: list[bytes], ste
                 assert read(reader, start, end) == expected[start : end + 1]
 
 
+@settings(max_examples=40)
 @given(files, steps, windows)
 def test_the_ranges_of_every_batch_size_make_up_the_files(parts: list[bytes], step: int, window: int) -> None:
     expected = trusted(*parts)
@@ -96,6 +98,7 @@ def test_the_ranges_of_every_batch_size_make_up_the_files(parts: list[bytes], st
             assert together == expected
 
 
+@settings(max_examples=40)
 @given(files, steps, windows)
 def test_windows_go_on_and_end_within_the_files(parts: list[bytes], step: int, window: int) -> None:
     expected = trusted(*parts)
@@ -194,6 +197,7 @@ def test_parts_are_scanned_by_other_processes(tmp_path: Path, monkeypatch: pytes
     assert again[-1] == rows[-1]
 
 
+@settings(max_examples=40)
 @given(
     files,
     st.lists(line, max_size=12),

@@ -245,6 +245,8 @@ class Engine:
                 changes.progress[idx] = progress
 
     def _tell_merging(self, changes: Changes) -> None:
+        if changes.progress:
+            reach("progress-committed")
         if changes.won or changes.dead:
             for merging in self.merging.values():
                 merging.tell()

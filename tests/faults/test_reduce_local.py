@@ -14,7 +14,10 @@ import pytest
 
 from tests.tools.bench import SCRIPT, Bench
 
-EVERY_PIECE = "import skybatch.engine.reduction as reduction; reduction.CHECKPOINT_S = 0\n"
+EVERY_PIECE = """
+from skybatch.engine import merge_behind, reduction
+reduction.CHECKPOINT_S = merge_behind.TOGETHER_S = 0
+"""
 PATCHED_RESUME = EVERY_PIECE + "from skybatch.cli.main import main; main()"
 PATCHED_SCRIPT = EVERY_PIECE + f"import runpy; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
 EXPECTED = b"".join(b'{"id":%d,"word":"item %d"}\n' % (index, index**2) for index in range(120))
@@ -65,16 +68,16 @@ def test_a_merge_goes_on_where_its_journalled_offset_is(tmp_path: Path) -> None:
 
 
 def test_a_merge_behind_a_resumed_job_goes_on_too(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, outputs=["json"], mapping_s=0.06)
-    bench.crash(bench.spawn(["-c", PATCHED_SCRIPT, *bench.script[1:]], failpoint="after-commit:6"))
+    bench = Bench(tmp_path, outputs=["json"], mapping_s=0.1)
+    bench.crash(bench.spawn(["-c", PATCHED_SCRIPT, *bench.script[1:]], failpoint="progress-committed"))
     first = progress(bench)
     assert first is not None and 0 < first["next"] < 120
     for path in segments(bench):
         if span_of(path)[1] < first["next"]:
             path.unlink()
-    bench.crash(bench.spawn(["-c", PATCHED_RESUME, "resume", bench.job_id], failpoint="reducing"))
+    bench.crash(bench.spawn(["-c", PATCHED_RESUME, "resume", bench.job_id], failpoint="progress-committed"))
     second = progress(bench)
-    assert second is not None and second["next"] > first["next"]  # before the reduce: behind the mapping
+    assert second is not None and second["next"] > first["next"]
     bench.succeed(bench.start_resume())
     assert bench.outputs() == {"rows.jsonl": EXPECTED}
 

@@ -73,7 +73,7 @@ def _same_colons(data: bytes, items: list[Item]) -> bool:
     if dumped is None or _count(dumped, dense) != colons:
         return False
     # an escaped colon in a string comes out as one, and could stand in for a lost one
-    return b"\\" not in data or b"\\u003" not in data
+    return b"\\" not in data or not (b"\\u003a" in data or b"\\u003A" in data)
 
 
 def _count(data: bytes, dense: bool) -> int:

@@ -193,9 +193,10 @@ class _Helper:
         import tempfile
 
         self.begin, self.end = begin, end
-        self._found = tempfile.TemporaryFile()  # noqa: SIM115
+        self._found = None
         self._process: subprocess.Popen[bytes] | None = None
         try:
+            self._found = tempfile.TemporaryFile()  # noqa: SIM115
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", __file__, str(begin), str(end)],
                 stdin=fd,
@@ -207,19 +208,20 @@ class _Helper:
 
     def rows(self) -> array[int] | None:
         """What it found, once it is done; None when it could not."""
-        if self._process is None or self._process.wait():
+        if self._process is None or self._found is None or self._process.wait():
             return None
         self._found.seek(0)
         rows = array("Q")
         rows.frombytes(self._found.read())
-        return rows
+        return rows if rows and rows[-3] == self.end else None
 
     def close(self) -> None:
         """End it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        self._found.close()
+        if self._found is not None:
+            self._found.close()
 
 
 def _main() -> None:

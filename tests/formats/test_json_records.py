@@ -34,6 +34,7 @@ REFUSED = {
     "key twice": (b'{"key":1,"b":2,"key":3}', "the key 'key' is there twice in one object"),
     "key twice, nested": (b'{"a":[{"b":{"c":1,"c":1}}]}', "the key 'c' is there twice in one object"),
     "key twice, escaped": (rb'{"a":"\u003a","key":1,"k\u0065y":2}', "the key 'key' is there twice"),
+    "key twice, escaped in capitals": (rb'{"a":"\u003A","key":1,"key":{}}', "the key 'key' is there twice"),
     "100,000 arrays": (b'{"a":' + DEEP + b"}", "depth limit exceeded"),
     "BOM": (b'\xef\xbb\xbf{"a":1}', "byte order mark (BOM) is not supported"),
 }

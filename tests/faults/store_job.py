@@ -60,6 +60,8 @@ def writers(bucket: str, names: list[str]) -> list[io_formats.OutputWriter]:
         "json": io_formats.JsonWriter(f"{bucket}/out/rows.jsonl"),
         "zipped": io_formats.JsonWriter(f"{bucket}/out/rows.jsonl.gz", column="word"),
         "merged": Merged(f"{bucket}/out/merged.jsonl"),
+        "shards": io_formats.JsonWriter(f"{bucket}/shards", shard_size=500),
+        "texts": io_formats.TextWriter(f"{bucket}/texts/", column="word"),
     }
     return [known[name] for name in names]
 

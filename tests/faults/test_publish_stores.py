@@ -120,6 +120,24 @@ def test_what_a_stranger_changed_meanwhile_stays(gcs_bucket: str, tmp_path: Path
     meddled_with(gcs_bucket, tmp_path, overwrite=True)
 
 
+@pytest.mark.full
+def test_a_folder_is_complete_when_its_manifest_is_there(moto_bucket: str, tmp_path: Path) -> None:
+    bench = StoreBench(tmp_path, moto_bucket, outputs=["shards", "texts"])
+    manifests = {"shards/manifest.json", "texts/manifest.json"}
+    bench.crash(bench.start(failpoint="before-publish"))
+    assert not manifests & bench.objects().keys()
+    bench.crash(bench.start_resume(failpoint="after-publish:2"))
+    bench.succeed(bench.start_resume())
+    objects = bench.objects()
+    shards = [name for name in sorted(objects) if name.startswith("shards/part-")]
+    assert len(shards) > 1 and b"".join(map(objects.get, shards)) == ROWS  # type: ignore[arg-type]
+    texts = {f"texts/{index:08d}.txt": f"item {index**2}".encode() for index in range(60)}
+    assert objects.keys() == manifests | {*shards} | texts.keys()
+    assert texts.items() <= objects.items()
+    again = end_of(bench.start())
+    assert again.code == CONFLICT and "a folder with objects in it" in again.err
+
+
 def is_publishing(request: Request) -> bool:
     """Whether a request puts an output in its place: a put of the whole, or the end of an upload."""
     if ".sky_batch_tmp" in request.path or "/out/" not in request.path:

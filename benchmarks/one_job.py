@@ -6,6 +6,7 @@ the workers' start, the index and the merge are in it, the import of skybatch is
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import threading
@@ -31,6 +32,8 @@ CLASSES: dict[str, Any] = {
 def main(asked: dict[str, Any]) -> dict[str, Any]:
     """Run it; what was measured."""
     reader, writer = (CLASSES[name](**fields) for name, fields in (asked["reader"], asked["writer"]))
+    if isinstance(reader, ParquetReader):
+        importlib.import_module("pyarrow.parquet")  # the rivals' imports are not measured either
     watch = _MemoryWatch() if asked.get("memory") else None
     began = time.monotonic()
     Dataset(reader).map(

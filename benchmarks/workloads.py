@@ -31,9 +31,16 @@ def tidy_rows(batch: Batch) -> Batch:
     tidied = []
     for row in batch:
         text, words, domain, total = tidy(row["text"], row["email"], row["price"], row["quantity"])
-        kept = {"id": row["id"], "country": row["country"], "text": text, "words": words}
-        kept["domain"], kept["total"] = domain, total
-        tidied.append(kept)
+        tidied.append(
+            {
+                "id": row["id"],
+                "country": row["country"],
+                "text": text,
+                "words": words,
+                "domain": domain,
+                "total": total,
+            }
+        )
     return tidied
 
 

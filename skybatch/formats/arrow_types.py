@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 
@@ -128,6 +129,19 @@ def has_integers(type: Any) -> bool:
 
     inner = [type.field(k).type for k in range(type.num_fields)] if pa.types.is_nested(type) else []
     return bool(pa.types.is_integer(type) or any(map(has_integers, inner)))
+
+
+def text_leaves(path: str, type: Any) -> Iterator[str]:
+    """The paths, as Parquet spells them, of text and bytes in a column."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(type):
+        for field in type:
+            yield from text_leaves(f"{path}.{field.name}", field.type)
+    elif pa.types.is_list(type):
+        yield from text_leaves(f"{path}.list.element", type.value_type)
+    elif _is_text(type):
+        yield path
 
 
 def conform(array: Any, type: Any) -> Any:

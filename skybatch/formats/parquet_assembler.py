@@ -119,8 +119,13 @@ class _RowGroups:
         self._fields = fields
         self._schema = pa.schema([pa.field(field.name, arrow_types.writable(field.type)) for field in fields])
         self._row_group_size = row_group_size
+        dictionaries = [path for field in self._schema for path in arrow_types.text_leaves(field.name, field.type)]
         self._file = parquet.ParquetWriter(
-            self._sink, self._schema, compression=compression, use_dictionary=True, write_page_checksum=True
+            self._sink,
+            self._schema,
+            compression=compression,
+            use_dictionary=dictionaries or False,  # of numbers they are slower to make, and larger once compressed
+            write_page_checksum=True,
         )
         self._waiting: list[Any] = []
         self._rows = self._bytes = 0

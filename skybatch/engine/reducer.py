@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from skybatch.engine.environment import resolve
 from skybatch.engine.interrupts import Interrupted
+from skybatch.engine.reduction import LostResults
 from skybatch.errors import JobFailed, StorageFailed
 from skybatch.formats import batchfiles
 from skybatch.worker.frames import Frame
@@ -42,7 +43,7 @@ class ReduceProcess:
         self._frames: list[Frame] = []
 
     def ask(self, frame: Frame) -> Frame:
-        """Have one operation done; its answer. Raises JobFailed with the writer's traceback, StorageFailed."""
+        """Have one operation done; its answer. Raises what `fail` does, and StorageFailed."""
         self._channel.send(frame)
         while True:
             answer = self._next()
@@ -91,7 +92,7 @@ class ReduceHere:
         batchfiles.set_catalogue(engine.spec.id, lambda: reducing.read_catalogue(catalogue))
 
     def ask(self, frame: Frame) -> Frame:
-        """Have one operation done; its answer. Raises JobFailed with the writer's traceback, StorageFailed."""
+        """Have one operation done; its answer. Raises what `fail` does, and StorageFailed."""
         try:
             return self._carry_out(self._engine.formats.writers[frame["output"]], self._engine.spec.id, frame)
         except (Interrupted, StorageFailed):
@@ -107,7 +108,12 @@ class ReduceHere:
 
 
 def fail(engine: Engine, asked: Frame, told: Frame) -> NoReturn:
-    """User code that reduces or cleans up failed: so has the job, resumably."""
+    """User code that reduces or cleans up failed: so has the job, resumably; unless batch files are missing.
+
+    Raises JobFailed, LostResults.
+    """
+    if asked["op"] == "reduce" and told.get("signature", "").startswith("MissingBatches "):
+        raise LostResults(None, told["message"], output=asked["output"])
     spec = engine.spec
     what = f"{asked['op']} of output {spec.outputs[asked['output']]['path']}: {told['message']}"
     text = f"{told['traceback'].rstrip()}\n" if told.get("traceback") and not told.get("expected") else ""

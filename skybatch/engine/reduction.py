@@ -28,10 +28,13 @@ Settled = Iterable[tuple[Run, Segment | None]]
 
 
 class LostResults(SegmentDamaged):
-    """The results of one winner are missing, short or altered; `run` is None where it is not known of which."""
+    """Stored results are missing, short or altered: those of `run`, where that is known.
 
-    def __init__(self, run: Run | None, cause: str) -> None:
-        self.run = run
+    `output` is the one whose batch files are missing, when they are.
+    """
+
+    def __init__(self, run: Run | None, cause: str, *, output: int | None = None) -> None:
+        self.run, self.output = run, output
         super().__init__(cause)
 
 

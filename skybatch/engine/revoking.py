@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skybatch.engine.finish import results_of
 from skybatch.engine.reduction import LostResults, Results
 from skybatch.errors import SegmentDamaged
-from skybatch.formats import stores
+from skybatch.formats import batchfiles, stores
 from skybatch.formats.base import SegmentWriter
+from skybatch.formats.batchfiles import Stretch
+from skybatch.formats.masking import masked
 from skybatch.journal.rows import FailureRow, OutputRow, Run, Segment
 
 if TYPE_CHECKING:
@@ -27,8 +30,7 @@ def revoke(engine: Engine, first: LostResults) -> None:
         merging.abandon()
     engine.merging.clear()
     unpublished = [row for row in engine.journal.outputs() if row.state in ("open", "publishing")]
-    outputs = [_results(engine, row) for row in unpublished]
-    checked = [results for results in outputs if results is not None]
+    checked = [_stored(engine, row, first) for row in unpublished]
     lost: list[tuple[Run, str]] = []
     for run, segment in engine.journal.winners():
         cause = str(first) if run == first.run else _damage(checked, run, segment)
@@ -44,15 +46,37 @@ def revoke(engine: Engine, first: LostResults) -> None:
         _say(f"skybatch: {cause}; items {run.start}-{run.end} are mapped again")
 
 
-def _results(engine: Engine, row: OutputRow) -> Results | None:
-    writer = engine.formats.writers[row.idx]
-    return results_of(writer, engine.spec, row.idx) if isinstance(writer, SegmentWriter) else None
+@dataclass(frozen=True)
+class _BatchFiles:
+    """The batch files there are of a custom writer that has missed some."""
+
+    folder: str
+    names: frozenset[str]
+
+    def check(self, run: Run, segment: Segment) -> None:
+        """Raise SegmentDamaged unless every range of a winner has its file."""
+        for start, end, nonce in batchfiles.ranges([Stretch(run.start, run.end, run.size, segment.nonce)]):
+            name = batchfiles.batch_name(start, end, nonce)
+            if name not in self.names:
+                raise SegmentDamaged(f"{masked(self.folder)}/{name}: not there")
 
 
-def _damage(outputs: list[Results], run: Run, segment: Segment) -> str | None:
-    for results in outputs:
+def _stored(engine: Engine, row: OutputRow, first: LostResults) -> Results | _BatchFiles | None:
+    """What is to be looked through for an output; None for one whose writer keeps its files to itself."""
+    writer, job_id = engine.formats.writers[row.idx], engine.spec.id
+    if isinstance(writer, SegmentWriter):
+        return results_of(writer, engine.spec, row.idx)
+    if row.idx != first.output:
+        return None
+    names = frozenset(batchfiles.names(writer.path, job_id))
+    return _BatchFiles(batchfiles.folder(writer.path, job_id), names)
+
+
+def _damage(outputs: list[Results | _BatchFiles | None], run: Run, segment: Segment) -> str | None:
+    for stored in outputs:
         try:
-            results.check(run, segment)
+            if stored is not None:
+                stored.check(run, segment)
         except SegmentDamaged as error:
             return str(error)
     return None

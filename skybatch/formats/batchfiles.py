@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from skybatch.errors import MissingBatches
 from skybatch.formats import storage, stores
+from skybatch.formats.masking import masked
 
 TEMP_NAME = ".sky_batch_tmp"
 _NAME = re.compile(r"(\d{12})-(\d{12})-([0-9a-z]+)\.(jsonl|seg)")
@@ -65,8 +66,12 @@ def scratch(output_path: str, job_id: str) -> str | None:
 
 def batch_path(output_path: str, start: int, end: int, job_id: str) -> str:
     """A path for one range's results, unique to the attempt that asks."""
-    nonce = getattr(_current, "nonce", "0")
-    return _path(output_path, job_id, start, end, nonce)
+    return f"{folder(output_path, job_id)}/{batch_name(start, end, getattr(_current, 'nonce', '0'))}"
+
+
+def batch_name(start: int, end: int, nonce: str) -> str:
+    """The name of one range's file."""
+    return f"{start:012d}-{end:012d}-{nonce}.jsonl"
 
 
 def list_files(output_path: str, job_id: str) -> list[str]:
@@ -74,12 +79,12 @@ def list_files(output_path: str, job_id: str) -> list[str]:
     catalogue = _catalogues.get(job_id)
     if catalogue is None:
         return [path for _, _, path in _cover(output_path, job_id)]
-    paths = []
+    there, place, paths = frozenset(names(output_path, job_id)), folder(output_path, job_id), []
     for start, end, nonce in ranges(catalogue()):
-        path = _path(output_path, job_id, start, end, nonce)
-        if storage.is_local(path) and not os.path.exists(path):
-            raise MissingBatches(f"{path}: the results of items {start}-{end} are missing")
-        paths.append(path)
+        name = batch_name(start, end, nonce)
+        if name not in there:
+            raise MissingBatches(f"{masked(place)}/{name}: the results of items {start}-{end} are missing")
+        paths.append(f"{place}/{name}")
     return paths
 
 
@@ -92,9 +97,9 @@ def ranges(stretches: Iterable[Stretch]) -> Iterable[tuple[int, int, str]]:
 
 def segment_names(output_path: str, job_id: str) -> Iterator[tuple[int, int, str]]:
     """First item, last item and name of every complete segment in the folder, in no order."""
-    names = set(_listing(folder(output_path, job_id)))
-    for match in map(_NAME.fullmatch, names):
-        if match and match[4] == "seg" and (storage.is_local(output_path) or f"{match[0][:-4]}.idx" in names):
+    there = set(names(output_path, job_id))
+    for match in map(_NAME.fullmatch, there):
+        if match and match[4] == "seg" and (storage.is_local(output_path) or f"{match[0][:-4]}.idx" in there):
             yield int(match[1]), int(match[2]), match[0]
 
 
@@ -105,8 +110,8 @@ def _cover(output_path: str, job_id: str) -> list[tuple[int, int, str]]:
     end cannot be noticed.
     """
     place = folder(output_path, job_id)
-    names = filter(None, map(_NAME.fullmatch, _listing(place)))
-    found = sorted((int(name[1]), -int(name[2]), name[0]) for name in names if name[4] == "jsonl")
+    matches = filter(None, map(_NAME.fullmatch, names(output_path, job_id)))
+    found = sorted((int(match[1]), -int(match[2]), match[0]) for match in matches if match[4] == "jsonl")
     chosen: list[tuple[int, int, str]] = []
     expected = 0
     for start, negative_end, name in found:
@@ -136,11 +141,9 @@ def delete(output_path: str, job_id: str) -> None:
             return
 
 
-def _path(output_path: str, job_id: str, start: int, end: int, nonce: str) -> str:
-    return f"{folder(output_path, job_id)}/{start:012d}-{end:012d}-{nonce}.jsonl"
-
-
-def _listing(place: str) -> list[str]:
+def names(output_path: str, job_id: str) -> list[str]:
+    """The names of all files in the folder of one output, in no order."""
+    place = folder(output_path, job_id)
     if not storage.is_local(place):
         return [found.path.rsplit("/", 1)[-1] for found in stores.of(place).list(place)]
     try:

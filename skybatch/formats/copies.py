@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
-import shutil
 import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from skybatch.errors import InputDamaged, UsageError
 from skybatch.formats import source, storage
 from skybatch.formats.compressed import kind_of
 from skybatch.formats.masking import masked
 from skybatch.formats.source import InputFile, Source
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 BLOCK = 8 << 20
 """What is asked of a store at once."""
@@ -67,6 +68,9 @@ def fetch(files: Sequence[InputFile], folder: str) -> None:
 
     AHEAD + 1 blocks are on their way and in memory at any time.
     """
+    import shutil
+    from concurrent.futures import ThreadPoolExecutor
+
     waiting: deque[tuple[_Fetching, Future[None]]] = deque()
     with ThreadPoolExecutor(AHEAD + 1, "skybatch-fetch") as threads:
         try:
@@ -126,6 +130,8 @@ class _Fetching:
 
 def remove(folder: str) -> None:
     """Delete all copies; they are made anew when they are wanted again."""
+    import shutil
+
     shutil.rmtree(f"{folder}/copies", ignore_errors=True)
 
 
@@ -154,6 +160,8 @@ def _one_by_one(opened: Source) -> Iterator[bytes]:
 
 
 def _read_ahead(opened: Source) -> Iterator[bytes]:
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(AHEAD, "skybatch-read") as threads:
         waiting: deque[Future[bytes]] = deque()
         try:
@@ -169,6 +177,8 @@ def _read_ahead(opened: Source) -> Iterator[bytes]:
 
 
 def _copy_path(file: InputFile, folder: str) -> str:
+    import hashlib
+
     name = hashlib.sha256(f"{file.path}\0{file.size}\0{file.version}".encode(errors="surrogateescape")).hexdigest()
     return f"{storage.local_path(folder)}/copies/{name[:32]}"
 

@@ -15,7 +15,6 @@ from skybatch.formats.json_records import RECORD_LIMIT, NotARecord, Parser
 from skybatch.formats.line_scan import BLANK
 from skybatch.formats.masking import masked
 from skybatch.formats.record_index import Making, RecordIndex
-from skybatch.formats.shards import MANIFEST
 from skybatch.formats.source import InputFile, Source
 
 WINDOW_SIZE = 512 << 10
@@ -177,6 +176,8 @@ class JsonReader(WindowReader):
 
 
 def _is_json_lines(path: str) -> bool:
+    from skybatch.formats.shards import MANIFEST
+
     return uncompressed_name(path).endswith(ENDINGS) and os.path.basename(path) != MANIFEST
 
 

@@ -8,7 +8,6 @@ Lines of which this cannot be shown are read by the standard library.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -132,6 +131,8 @@ def _parse_one(line: bytes | None, position: int) -> Item:
 
 def _strictly(line: bytes) -> Item:
     """Read by the standard library: integers of any size, no key twice."""
+    import json
+
     value: Item = json.loads(line.decode(), object_pairs_hook=_without_twins)
     return value
 

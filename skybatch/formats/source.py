@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import os
 import zlib
 from abc import ABC, abstractmethod
@@ -90,6 +89,8 @@ def open_file(file: InputFile) -> Source:
 
 def fingerprint(files: Sequence[InputFile]) -> dict[str, Any]:
     """What tells these files from changed ones, as JSON of bounded size: number, sizes, versions, head and tail."""
+    import hashlib
+
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{os.path.basename(file.path)}\0{file.size}\0{file.version}\n".encode(errors="surrogateescape"))

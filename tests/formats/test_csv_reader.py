@@ -45,7 +45,7 @@ def reader_of(folder: Path | str, *contents: bytes, **fields: Any) -> CsvReader:
     return CsvReader(f"{folder}/*.csv", **fields)
 
 
-@settings(max_examples=50)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(rows, min_size=1, max_size=2),
     st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\r\n", csv.QUOTE_ALL), ("\n", csv.QUOTE_ALL)]),
@@ -73,6 +73,7 @@ def test_what_python_writes_comes_back_in_windows_of_any_size(
         reader.close()
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from('a,"\n\r;ä'), max_size=60), st.integers(1, 9))
 def test_the_scanner_finds_the_records_of_any_text_at_any_cut(text: str, step: int) -> None:
     data = text.encode()

@@ -62,7 +62,7 @@ def read_by(size: int, reader: Any) -> Batch:
     return items
 
 
-@settings(max_examples=50)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(files, min_size=1, max_size=3), st.integers(1, 200), st.integers(1, 300), st.integers(1, 5))
 def test_windows_of_any_size_have_the_lines_of_all_files(
     contents: list[bytes], step: int, window_size: int, size: int

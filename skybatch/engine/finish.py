@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from skybatch.engine.merge_behind import MergeBehind
 from skybatch.engine.placing import LocalPlace, StorePlace, Token, place_of
 from skybatch.engine.reducer import ReduceHere, ReduceProcess, fail
-from skybatch.engine.reduction import Assembling, Composing, Copying, Reduction, Results, is_assembled
+from skybatch.engine.reduction import Assembling, Composing, Copying, LostResults, Reduction, Results, is_assembled
 from skybatch.engine.spec import JobSpec
-from skybatch.errors import JournalError, ResultError, SkybatchError
+from skybatch.errors import JournalError, ResultError, SegmentDamaged, SkybatchError
 from skybatch.failpoints import reach
 from skybatch.formats import batchfiles, copies, storage
 from skybatch.formats.base import Restart, SegmentWriter
@@ -162,7 +162,10 @@ class Finishing:
     def _survey(self, results: Results) -> Callable[[], Iterator[bytes]]:
         def payloads() -> Iterator[bytes]:
             for run, segment in self._journal.winners():
-                yield from results.payloads(run, segment)
+                try:
+                    yield from results.payloads(run, segment)
+                except SegmentDamaged as error:
+                    raise LostResults(run, str(error)) from error
 
         return payloads
 

@@ -11,7 +11,7 @@ from skybatch.engine.folder import JobFolder
 from skybatch.engine.resuming import make_formats
 from skybatch.engine.spec import JobSpec
 from skybatch.errors import UsageError
-from skybatch.formats import batchfiles, by_hand, segment, storage, stores
+from skybatch.formats import batchfiles, by_hand, storage, stores
 from skybatch.formats.base import OutputWriter, SegmentWriter
 from skybatch.formats.batchfiles import Stretch
 from skybatch.journal.lock import JobLock
@@ -65,8 +65,7 @@ class _Parts:
 
     def __iter__(self) -> Iterator[by_hand.Part]:
         for run, found in self.journal.winners():
-            index = segment.read_index(f"{self.folder}/{found.info['files'][self.idx]['name']}")
-            yield by_hand.Part(index, run.start, run.end)
+            yield by_hand.Part(f"{self.folder}/{found.info['files'][self.idx]['name']}", run.start, run.end)
 
 
 def _write(folder: JobFolder, spec: JobSpec, journal: Reader, idx: int, writer: OutputWriter) -> str | None:

@@ -27,7 +27,7 @@ Token = dict[str, int]
 class Part:
     """Consecutive ranges of one segment."""
 
-    index: segment.Index
+    path: str
     start: int
     end: int
 
@@ -68,10 +68,10 @@ def cover(output_path: str, job_id: str, *, gaps: bool) -> list[Part]:
             continue  # another attempt has it
         if entry.start > expected and not gaps:
             break
-        if parts and parts[-1].index is index and parts[-1].end + 1 == entry.start:
+        if parts and parts[-1].path == index.path and parts[-1].end + 1 == entry.start:
             parts[-1] = replace(parts[-1], end=entry.end)
         else:
-            parts.append(Part(index, entry.start, entry.end))
+            parts.append(Part(index.path, entry.start, entry.end))
         expected = entry.end + 1
     else:
         if parts:
@@ -197,4 +197,4 @@ def _put_together(
 
 def _payloads(parts: Iterable[Part]) -> Iterator[bytes]:
     for part in parts:
-        yield from segment.payloads(part.index, part.start, part.end)
+        yield from segment.payloads(segment.read_index(part.path), part.start, part.end)

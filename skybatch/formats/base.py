@@ -58,6 +58,8 @@ class WindowReader(InputReader):
     without competing for the interpreter.
     """
 
+    _in_job = True  # False while an index for use without a job is made: nothing large is kept beside that
+
     @abstractmethod
     def build_index(self, folder: str) -> int:
         """Make whatever `read_window` needs, in `folder`; return the number of items. Once, in the engine."""
@@ -99,7 +101,11 @@ class WindowReader(InputReader):
 
             folder = tempfile.mkdtemp(prefix="skybatch-")
             weakref.finalize(self, shutil.rmtree, folder, True)
-            count = self._own_count = self.build_index(folder)
+            self._in_job = False
+            try:
+                count = self._own_count = self.build_index(folder)
+            finally:
+                self._in_job = True
             self.open_index(folder)
         return count
 

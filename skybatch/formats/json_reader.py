@@ -61,7 +61,8 @@ class JsonReader(WindowReader):
     def build_index(self, folder: str) -> int:
         """Read every file once, to know where its lines are; objects are copied on the way."""
         files = list(self._found())
-        copies.fetch(files, folder)
+        if self._in_job:
+            copies.fetch(files, folder)
         listing.build((("", file) for file in files), folder)
         with Making(folder) as making:
             for file in files:

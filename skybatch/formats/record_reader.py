@@ -92,7 +92,8 @@ class RecordReader(WindowReader, Generic[Raw]):
         """Read every file once, to know where its records are; see `copies` for what is kept of them."""
         files = source.find(self.path)
         listing.build((("", file) for file in files), folder)
-        copies.fetch(files, folder)
+        if self._in_job:
+            copies.fetch(files, folder)
         with Making(folder) as making:
             for file in files:
                 making.begin_file()

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,17 @@ def test_objects_are_read_once_and_copied(
     head_and_tail = 2 * (64 << 10)
     assert size <= between.received["GET"] <= size + head_and_tail + 10_000  # listings are in it
     assert not (outcome.job.folder.index / "copies").exists()
+
+
+def test_without_a_job_objects_are_not_copied(
+    moto_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    stores.of(moto_bucket).put(f"{moto_bucket}/in.jsonl", lines(0, 100))
+    reader = JsonReader(f"{moto_bucket}/in.jsonl")
+    assert len(reader) == 100
+    assert reader.download_batch(7, 8, "") == [{"id": 7}, {"id": 8}]
+    assert not list(tmp_path.rglob("copies"))
 
 
 def test_objects_are_read_by_ranges_where_there_is_no_room(

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from skybatch import plugins
 from skybatch.engine.pools import Pool, get, parse_pool
-from skybatch.engine.strict_yaml import Section, load
+from skybatch.engine.strict_yaml import Section, load, plain
 from skybatch.errors import SkybatchError, UnknownName, UsageError, nearest
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class JobFile:
 
     def _keywords(self) -> dict[str, Any]:
         given = {
-            key: self.section[key]
+            key: plain(self.section[key])
             for key in (*NUMBERS, *SWITCHES, *PLAIN)
             if self.section.get(key) is not None
         }
@@ -211,8 +211,9 @@ def _construct(section: Section, find: Callable[[str], type], folder: Path) -> A
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in section:
             raise section.error(f"{field.name} is missing: {name} needs it")
-    values = {key: _local(value, folder) if key == "path" else value for key, value in section.items()}
-    del values["type"]
+    values = {key: plain(value) for key, value in section.items() if key != "type"}
+    if "path" in values:
+        values["path"] = _local(values["path"], folder)
     try:
         return cls(**values)
     except (TypeError, ValueError, SkybatchError) as error:

@@ -22,7 +22,7 @@ from typing import Any
 
 from skybatch.engine.credentials import looks_secret
 from skybatch.engine.environment import REFERENCE
-from skybatch.engine.strict_yaml import Section, load, parse
+from skybatch.engine.strict_yaml import Section, load, parse, plain
 from skybatch.errors import UnknownName, UsageError
 
 LOCAL = "local"
@@ -84,7 +84,7 @@ def parse_pool(section: Section, name: str) -> Pool:
         env=_env(section.section("env")),
         activate_env=section.text("activate_env"),
         setup=section.text("setup"),
-        options={**section.section("options"), **accelerators},
+        options={**plain(section.section("options")), **accelerators},
         ignored=ignored,
     )
 

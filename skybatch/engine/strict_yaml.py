@@ -65,6 +65,13 @@ class Section(dict[str, Any]):
         return value
 
 
+def plain(value: Any) -> Any:
+    """The value with ordinary dicts for all sections in it: what leaves the file for someone's constructor or JSON."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list) else value
+
+
 def load(path: Path) -> Section:
     """Read a file that holds one mapping; raises UsageError, naming file and line."""
     try:
@@ -83,7 +90,7 @@ def parse(text: bytes | str, name: str) -> Section:
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
-            value = _plain(loader, node, name) if node else None
+            value = _built(loader, node, name) if node else None
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -115,9 +122,9 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _plain(loader: _Loader, node: yaml.Node, name: str) -> Any:
+def _built(loader: _Loader, node: yaml.Node, name: str) -> Any:
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(loader, child, name) for child in node.value]
+        return [_built(loader, child, name) for child in node.value]
     if not isinstance(node, yaml.MappingNode):
         return loader.construct_object(node)
     section = Section(name, node.start_mark.line + 1)
@@ -127,7 +134,7 @@ def _plain(loader: _Loader, node: yaml.Node, name: str) -> Any:
             problem = f"{key!r} is given twice, first in line {section.lines[key]}"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
         section.lines[key] = line
-        section[key] = _plain(loader, value_node, name)
+        section[key] = _built(loader, value_node, name)
     return section
 
 

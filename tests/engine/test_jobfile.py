@@ -96,6 +96,17 @@ def test_every_key_reaches_map(folder: Path) -> None:
     assert set(kwargs) == (jobfile.KEYS - {"input", "mapper", "pool", "limit"}) | {"pool_name"}
 
 
+def test_nested_values_arrive_as_ordinary_dicts(folder: Path) -> None:
+    """Records that hold them are copied by dataclasses.asdict, which makes dicts anew by their type."""
+    text = JOB.replace("column: x", "column: {id: [{deep: int64}]}")
+    more = "mapper_args: {opts: {a: [{b: 1}]}}\npool: {options: {a: {b: 1}}}\n"
+    kwargs = read(folder, text + more).to_map_arguments().kwargs
+    nested = [kwargs["output"][0].column, kwargs["mapper_args"], kwargs["pool_name"].options]
+    assert nested == [{"id": [{"deep": "int64"}]}, {"opts": {"a": [{"b": 1}]}}, {"a": {"b": 1}}]
+    types = [type(nested[0]), type(nested[0]["id"][0]), type(nested[1]["opts"]["a"][0]), type(nested[2]["a"])]
+    assert types == [dict] * 4
+
+
 def test_a_single_output_needs_no_list(folder: Path) -> None:
     text = JOB.replace("\n  - {", " {")
     assert len(read(folder, text).to_map_arguments().kwargs["output"]) == 1

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from skybatch import plugins
+from skybatch.engine import input_changes
 from skybatch.engine.control import ControlServer
 from skybatch.engine.environment import resolve
 from skybatch.engine.events import Settings, Unit
@@ -222,8 +223,8 @@ class Engine:
     def _map_all(
         self, loop: Loop, workers: Workers, control: ControlServer, on_started: Callable[[], None]
     ) -> None:
-        if self.journal.job().state not in ("planning", "running"):
-            self.journal.set_state("running" if self.journal.job().length is not None else "planning")
+        if self.journal.job().length is None and self.journal.job().state != "planning":
+            self.journal.set_state("planning")
         stop = self._map(loop, workers, control, on_started)
         if stop is not None:
             self._end(stop)
@@ -285,6 +286,7 @@ class Engine:
         return None
 
     def _plan(self) -> int:
+        """The number of items. Raises CodeChanged, having changed nothing, when the input is not what it was."""
         reach("planning")
         job = self.journal.job()
         reader = self.formats.reader
@@ -300,6 +302,8 @@ class Engine:
                 _ask(reader.open_index, str(self.folder.index))
             elif (count := self.spec.cut(_ask(len, reader))) != job.length:
                 raise CodeChanged(self._changed(f"it has {count} items now, and had {job.length}"))
+            if job.state != "running":
+                self.journal.set_state("running")
             return job.length
         if isinstance(reader, WindowReader):
             whole = _ask(reader.build_index, str(self.folder.index))
@@ -313,13 +317,13 @@ class Engine:
 
     def _refuse_changed_input(self, length: int, before: Any, now: dict[str, Any]) -> None:
         if before != now:
-            changed = sorted(key for key in now if (before or {}).get(key) != now[key])
-            raise CodeChanged(self._changed(f"its {', '.join(changed)} differ from what the job began with"))
+            raise CodeChanged(self._changed(input_changes.told(self.formats.reader.path, before, now)))
 
     def _changed(self, what: str) -> str:
         return (
             f"job {self.spec.id}: the input {self.formats.reader.path!r} has changed: {what}\n"
-            f"  put the old input back and run: skybatch resume {self.spec.id}, or start a new job"
+            f"  put the old input back, then: skybatch resume {self.spec.id}\n"
+            f"  or give this job up, and run it anew: skybatch clean --unfinished {self.spec.id}"
         )
 
     def _restored(self) -> dict[str, Any]:

@@ -137,8 +137,15 @@ def test_a_cancelled_job_is_resumed(numbers: Path, tmp_path: Path) -> None:
     assert doubled(tmp_path / "out.jsonl")
 
 
-@pytest.mark.parametrize("change", ["append", "replace", "delete"])
-def test_a_changed_input_stops_the_resume(change: str, numbers: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("append", "has 100 bytes now, and had 90"),
+        ("replace", "was last written at 1970-01-01 00:00:00.000000, and before at 20"),
+        ("delete", "does not exist"),
+    ],
+)
+def test_a_changed_input_stops_the_resume(change: str, told: str, numbers: Path, tmp_path: Path) -> None:
     script = write(tmp_path, "script.py", SCRIPT)
     assert run(script, SKYBATCH_FAILPOINT="after-commit:2").returncode == -signal.SIGKILL
     text = numbers.read_text()
@@ -151,7 +158,7 @@ def test_a_changed_input_stops_the_resume(change: str, numbers: Path, tmp_path: 
         numbers.unlink()
     resumed = command("resume", cwd=tmp_path)
     assert resumed.returncode == 4, resumed.stderr
-    assert "numbers.jsonl" in resumed.stderr
+    assert "numbers.jsonl" in resumed.stderr and told in resumed.stderr
     assert not (tmp_path / "out.jsonl").exists()
 
 

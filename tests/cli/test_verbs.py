@@ -172,6 +172,20 @@ def test_resume_finishes_what_can_be_finished(place: Place, state: str, capsys: 
         assert place.job.engine_running
 
 
+@only("failed")
+def test_a_resume_that_is_refused_changes_nothing_and_names_both_ways_on(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = place.job._row()
+    with open(place.folder / "in.jsonl", "a") as file:
+        file.write('{"id":6}\n')
+    assert invoke(["resume", place.job.id]) == 4
+    said = capsys.readouterr().err
+    assert f"skybatch resume {place.job.id}" in said and f"skybatch clean --unfinished {place.job.id}" in said
+    after = place.job._row()
+    assert (after.state, after.cause, after.finished_at) == (before.state, before.cause, before.finished_at)
+
+
 @only("killed")
 def test_resume_without_a_job_takes_the_one_unfinished(place: Place) -> None:
     assert invoke(["resume"]) == 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from skybatch.engine.merge_behind import MergeBehind
 from skybatch.engine.placing import LocalPlace, StorePlace, Token, place_of
-from skybatch.engine.reducer import ReduceHere, ReduceProcess, fail
+from skybatch.engine.reducer import ReduceHere, ReduceProcess, fail, refuse_nothing
 from skybatch.engine.reduction import Assembling, Composing, Copying, LostResults, Reduction, Results, is_assembled
 from skybatch.engine.spec import JobSpec
 from skybatch.errors import JournalError, ResultError, SegmentDamaged, SkybatchError
@@ -98,8 +98,12 @@ class Finishing:
         if not isinstance(writer, SegmentWriter):
             storage.make_folders(os.path.dirname(staged))
             storage.unlink_if_there(staged)
-            written = self._in_reducer("reduce", row.idx, staged=staged)["staged"]
-            return (place.token_for(staged) if written else None), None
+            told = self._in_reducer("reduce", row.idx, staged=staged)
+            if told["staged"]:
+                return place.token_for(staged), None
+            if not told["elsewhere"]:
+                refuse_nothing(self._engine, row.idx)
+            return None, None
         if isinstance(place, StorePlace) and not is_assembled(writer):
             composer = self._compose(row, writer, place)
             return {"owner": place.owner, "handle": composer.handle}, composer

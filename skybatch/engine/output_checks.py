@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
+from skybatch.engine.placing import standing, token_of
 from skybatch.errors import OutputExists, UsageError
 from skybatch.formats import storage, stores
 from skybatch.formats.base import OutputWriter
@@ -40,6 +42,16 @@ def check_places(writers: Sequence[OutputWriter], *, overwrite: bool) -> None:
                 raise OutputExists(f"output {path}: a file is there; move it away")
             if not overwrite:
                 raise OutputExists(f"output {path} exists; {_REMEDY}")
+
+
+def stands(writer: OutputWriter, replaced: dict[str, Any] | None) -> bool:
+    """Whether an output is at its place: a file that is not the `replaced` one, or anything in a folder."""
+    if not storage.is_local(writer.path):
+        return standing(writer) not in (None, replaced) or any(stores.of(writer.path).list(writer.path))
+    plain = storage.local_path(writer.path).rstrip("/")
+    if os.path.isdir(plain):
+        return bool(os.listdir(plain))
+    return os.path.lexists(plain) and token_of(plain) != replaced
 
 
 def _check_in_store(writer: OutputWriter) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from skybatch.engine.environment import resolve
 from skybatch.engine.interrupts import Interrupted
+from skybatch.engine.output_checks import stands
 from skybatch.engine.reduction import LostResults
 from skybatch.errors import JobFailed, StorageFailed
 from skybatch.formats import batchfiles
@@ -117,7 +118,23 @@ def fail(engine: Engine, asked: Frame, told: Frame) -> NoReturn:
     spec = engine.spec
     what = f"{asked['op']} of output {spec.outputs[asked['output']]['path']}: {told['message']}"
     text = f"{told['traceback'].rstrip()}\n" if told.get("traceback") and not told.get("expected") else ""
+    _end(engine, what, text, mended=bool(told.get("traceback")))
+
+
+def refuse_nothing(engine: Engine, idx: int) -> None:
+    """Fail the job, resumably, when a writer that stored results in batch files has made nothing of them.
+
+    Raises JobFailed. Something at the output's place is enough, unless it is the very file that was to be replaced.
+    """
+    writer, path = engine.formats.writers[idx], engine.spec.outputs[idx]["path"]
+    if batchfiles.any_written(writer.path, engine.spec.id) and not stands(writer, engine.spec.replaces[idx]):
+        what = f"reduce_results of {type(writer).__name__} wrote nothing to {path}; its batch files are kept"
+        _end(engine, what, "", mended=True)
+
+
+def _end(engine: Engine, what: str, text: str, *, mended: bool) -> NoReturn:
+    """`mended` code, and no other, can go on."""
+    spec = engine.spec
     engine.journal.set_state("failed", what)
-    raise JobFailed(
-        spec.id, f"{text}{what}\n  log: {engine.folder.logs / 'reduce.log'}", f"skybatch resume {spec.id}"
-    )
+    command = f"skybatch resume {spec.id}{' --code current' if mended else ''}"
+    raise JobFailed(spec.id, f"{text}{what}\n  log: {engine.folder.logs / 'reduce.log'}", command)

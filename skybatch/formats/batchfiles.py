@@ -126,6 +126,11 @@ def _cover(output_path: str, job_id: str) -> list[tuple[int, int, str]]:
     return chosen
 
 
+def any_written(output_path: str, job_id: str) -> bool:
+    """Whether there is a batch file of this output, not counting segments."""
+    return any(match[4] == "jsonl" for match in map(_NAME.fullmatch, names(output_path, job_id)) if match)
+
+
 def delete(output_path: str, job_id: str) -> None:
     """Remove one output's temporary folder, and the folders above it once they are empty."""
     place = folder(output_path, job_id)

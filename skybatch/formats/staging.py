@@ -16,6 +16,7 @@ class Held:
     path: str
     staged: str
     written: bool = False
+    elsewhere: bool = False  # something was written to another path
 
 
 _held: Held | None = None
@@ -34,9 +35,12 @@ def held_back(path: str, staged: str) -> Iterator[Held]:
 
 def target(path: str) -> str:
     """Where a write to `path` goes now."""
-    if _held is not None and _normal(path) == _held.path:
+    if _held is None:
+        return path
+    if _normal(path) == _held.path:
         _held.written = True
         return _held.staged
+    _held.elsewhere = True
     return path
 
 

@@ -14,7 +14,7 @@ from skybatch.worker.session import load_code
 def reduce_outputs(channel: Channel, config: Frame) -> None:
     """Carry out `reduce` and `cleanup` frames, one output each, until told to stop.
 
-    `reduced` says whether the writer wrote its own path (held back at `staged`) or put files elsewhere.
+    `reduced` says whether the writer wrote its own path (held back at `staged`), and whether others through `utils`.
     """
     job_id: str = config["job_id"]
     _, _, writers = load_code(config)
@@ -33,7 +33,7 @@ def carry_out(writer: OutputWriter, job_id: str, frame: Frame) -> Frame:
         storage.use_scratch(batchfiles.scratch(writer.path, job_id))
         with staging.held_back(writer.commit_path(), frame["staged"]) as held:
             writer.reduce_results(job_id)
-        return {"op": "reduced", "staged": held.written}
+        return {"op": "reduced", "staged": held.written, "elsewhere": held.elsewhere}
     finally:
         storage.use_scratch(None)
 

@@ -24,6 +24,24 @@ def tidy(text: str, email: str, price: float, quantity: int) -> Tidied:
     return " ".join(words), len(words), email.rpartition("@")[2].lower(), round(price * quantity, 2)
 
 
+def tidy_rows(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The mapper: a new row for every row."""
+    tidied = []
+    for row in batch:
+        text, words, domain, total = tidy(row["text"], row["email"], row["price"], row["quantity"])
+        tidied.append(
+            {
+                "id": row["id"],
+                "country": row["country"],
+                "text": text,
+                "words": words,
+                "domain": domain,
+                "total": total,
+            }
+        )
+    return tidied
+
+
 def columns(count: int, start: int) -> dict[str, list[Any]]:
     """Rows `start` and those after it, by column; the same ones in every run."""
     rows = list(itertools.islice(_rows(start), count))

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.parquet_rows import tidy
+from benchmarks.parquet_rows import tidy_rows as tidy_rows
 from skybatch import utils
 from skybatch.io_formats import InputReader, OutputWriter
 
@@ -24,24 +24,6 @@ def add_two_fields(batch: Batch) -> Batch:
         row["length"] = len(row["text"])
         row["even"] = row["id"] % 2 == 0
     return batch
-
-
-def tidy_rows(batch: Batch) -> Batch:
-    """A new row for every row; see parquet_rows.py."""
-    tidied = []
-    for row in batch:
-        text, words, domain, total = tidy(row["text"], row["email"], row["price"], row["quantity"])
-        tidied.append(
-            {
-                "id": row["id"],
-                "country": row["country"],
-                "text": text,
-                "words": words,
-                "domain": domain,
-                "total": total,
-            }
-        )
-    return tidied
 
 
 def shrink(batch: Batch) -> Batch:

@@ -26,6 +26,9 @@ CHECKPOINT_S, CHECKPOINT_SIZE = 2.0, 256 << 20
 Settled = Iterable[tuple[Run, Segment | None]]
 """Winners in order, without a gap; what was set aside comes without a segment."""
 
+WRITEBACK_SIZE = 4 << 20
+"""The disk begins with an assembled output whenever so much more of it is there, so that the last sync finds little."""
+
 
 class LostResults(SegmentDamaged):
     """Stored results are missing, short or altered: those of `run`, where that is known.
@@ -184,11 +187,16 @@ class Assembling(Reduction):
         assembler = results.writer.assembler(self._sink, survey)
         assert assembler is not None
         self._assembler = assembler
+        self._begun = 0  # up to here the disk has begun to write
 
     def add(self, run: Run, segment: Segment) -> None:
         """Pass on one winner's payloads. Raises SegmentDamaged, Restart, ResultError."""
         for payload in self.results.payloads(run, segment):
             self._assembler.add(payload)
+        if self._sink.tell() - self._begun >= WRITEBACK_SIZE:
+            self._begun = self._sink.tell()
+            self._sink.flush()
+            storage.start_writeback(self._sink.fileno())
 
     def finish(self) -> None:
         """Have the rest written. Raises Restart, ResultError."""

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skybatch.errors import SegmentDamaged
@@ -24,6 +24,7 @@ def write(folder: Path, batches: Batches, first: int = 0) -> Path:
     return folder / segment.seal().name
 
 
+@settings(deadline=None)  # it syncs files
 @given(st.lists(st.tuples(st.integers(1, 9), st.binary(max_size=50)), min_size=1), st.integers(0, 1 << 40))
 def test_every_range_comes_back(batches: Batches, first: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

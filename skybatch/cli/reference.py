@@ -71,7 +71,8 @@ def _command(name: str, command: click.Command) -> str:
 
 
 def _option(option: click.Option) -> str:
-    value = "" if option.is_flag else f" {option.metavar}"
+    choices = option.type.choices if isinstance(option.type, click.Choice) else []
+    value = "" if option.is_flag else f" {option.metavar or '/'.join(choices)}"
     required = " Required." if option.required else ""
     default = f" Default: {option.default}." if option.show_default else ""
     return f"| `{', '.join(option.opts)}{value}` | {option.help}{required}{default} |\n"

@@ -91,12 +91,20 @@ def _try(dataset: Dataset, mapper: Any, kwargs: dict[str, Any], limit: int | Non
     default="stored",
     help="Which code to go on with: the job's own (stored), or the files' as they are now.",
 )
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "skip"]),
+    help="What becomes of items that fail for good, from now on: publish without them (skip), or nothing (fail).",
+)
 @detach_option
-def resume(job: str | None, pool: str | None, workers: int | None, code: str, detach: bool) -> int:
+def resume(
+    job: str | None, pool: str | None, workers: int | None, code: str, on_error: str | None, detach: bool
+) -> int:
     """Go on with JOB, with the code it was started with; on the pool it ran on unless told otherwise."""
     from skybatch.engine import job as jobs
 
-    return end_of(jobs.resume(job, pool=pool, workers=workers, code=code, stream=not detach), detach)
+    found = jobs.resume(job, pool=pool, workers=workers, code=code, on_error=on_error, stream=not detach)
+    return end_of(found, detach)
 
 
 def end_of(job: Job, detached: bool) -> int:

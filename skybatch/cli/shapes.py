@@ -143,6 +143,7 @@ def summary(job: Job) -> JobSummary:
 
 def status(job: Job) -> JobStatus:
     """The job as `status` shows it, also when its journal is damaged."""
+    from skybatch.engine import remedies
     from skybatch.errors import SkybatchError
     from skybatch.journal.reading import Reader
 
@@ -151,6 +152,7 @@ def status(job: Job) -> JobStatus:
         progress = job.progress()
         with Reader(job.folder.journal) as reader:
             row, outputs = reader.job(), reader.outputs()
+            go_on = remedies.command(reader, job.spec)
     except SkybatchError as error:
         return _damaged(job, name, created, str(error))
     return JobStatus(
@@ -170,7 +172,7 @@ def status(job: Job) -> JobStatus:
         finished_at=row.finished_at,
         folder=str(job.folder.path),
         outputs=[OutputStatus(path=output.path, state=output.state) for output in outputs],
-        next_command=next_command(job.id, row.state, progress.engine_running),
+        next_command=next_command(job.id, row.state, progress.engine_running, go_on),
     )
 
 
@@ -205,8 +207,8 @@ def _damaged(job: Job, name: str, created: float, cause: str) -> JobStatus:
     )
 
 
-def next_command(id: str, state: str, engine_running: bool) -> str | None:
-    """What to type to go on with a job in this state."""
+def next_command(id: str, state: str, engine_running: bool, go_on: str) -> str | None:
+    """What to type next for a job in this state; `go_on` for one that stands still."""
     if engine_running:
         return f"skybatch status {id} --watch"
-    return None if state in ("published", "cleaned") else f"skybatch resume {id}"
+    return None if state in ("published", "cleaned") else go_on

@@ -20,7 +20,7 @@ from skybatch.engine.job import Job, announce, run_engine, unfinished
 from skybatch.engine.output_checks import check_places, check_stores
 from skybatch.engine.placing import standing
 from skybatch.engine.run import Formats, RunOptions
-from skybatch.engine.spec import JobSpec
+from skybatch.engine.spec import ON_ERROR, JobSpec
 from skybatch.errors import UnknownName, UsageError
 from skybatch.formats import storage
 from skybatch.formats.base import InputReader, OutputWriter
@@ -33,8 +33,6 @@ from skybatch.worker import runtime
 if TYPE_CHECKING:
     from skybatch.engine.pools import Pool
     from skybatch.engine.preview import Previewed
-
-ON_ERROR = ("fail", "skip")
 
 
 class Dataset:
@@ -143,6 +141,7 @@ class Dataset:
         earlier = unfinished(home, spec, resume=resume)
         if earlier is not None:
             announce(earlier.id, "resumed")
+            _tell_what_stays(earlier.spec, spec)
             return run_engine(earlier.folder, options if pool_name or executor or workers else None, stream)
         check_places(plan.outputs, overwrite=overwrite)
         return _start(home, spec, captured, plan.formats(), options, stream)
@@ -307,6 +306,15 @@ def _outputs(output: OutputWriter | Sequence[OutputWriter] | None) -> list[Outpu
         if not isinstance(writer, OutputWriter):
             raise UsageError(f"an output is an OutputWriter, not {type(writer).__name__}")
     return outputs
+
+
+def _tell_what_stays(earlier: JobSpec, asked: JobSpec) -> None:
+    """Say which settings of this call are not those that the resumed job goes on with."""
+    for key in ("on_error", "max_retries", "batch_timeout_s", "concurrency", "name"):
+        stays, other = getattr(earlier, key), getattr(asked, key)
+        if stays != other:
+            way = f" (to change it: skybatch resume {earlier.id} --on-error {other})" if key == "on_error" else ""
+            print(f"skybatch: the job goes on with its own {key}, {stays!r}, not with {other!r}{way}", file=sys.stderr)
 
 
 def _check_numbers(

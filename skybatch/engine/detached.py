@@ -1,6 +1,6 @@
 """A detached engine: a process of its own session that outlives the script that asked for it.
 
-Run as `python -m skybatch.engine.detached JOB_FOLDER READY_FD CODE`, options as JSON on stdin.
+Run as `python -m skybatch.engine.detached JOB_FOLDER READY_FD CODE [ON_ERROR]`, options as JSON on stdin.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from skybatch.errors import JobFailed, JobLocked, SkybatchError
 from skybatch.journal.lock import is_held
 
 
-def start(folder: JobFolder, options: RunOptions | None, code: str = "stored") -> None:
+def start(
+    folder: JobFolder, options: RunOptions | None, code: str = "stored", on_error: str | None = None
+) -> None:
     """Start a detached engine; return once it holds the job's lock and can be watched. Raises JobLocked, JobFailed."""
     if is_held(folder.path):
         raise JobLocked(f"job {folder.id}: another engine runs it; nothing was changed")
@@ -27,8 +29,9 @@ def start(folder: JobFolder, options: RunOptions | None, code: str = "stored") -
     log = os.open(folder.logs / "engine.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     package = Path(__file__).resolve().parents[2]
     search = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
+    how = [code, *([on_error] if on_error else [])]
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "skybatch.engine.detached", str(folder.path), str(write_end), code],
+        [sys.executable, "-P", "-m", "skybatch.engine.detached", str(folder.path), str(write_end), *how],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
@@ -59,10 +62,11 @@ def main() -> int:
     folder = JobFolder(Path(sys.argv[1]))
     values = json.loads(sys.stdin.read())
     options = RunOptions(**values) if values else None
-    ready = int(sys.argv[2])
+    ready, code, *policy = int(sys.argv[2]), *sys.argv[3:]
     os.set_inheritable(ready, False)
     try:
-        resume_engine(folder, options, None, on_listening=lambda: _say_ready(ready), code=sys.argv[3])
+        on_error = policy[0] if policy else None
+        resume_engine(folder, options, None, lambda: _say_ready(ready), code=code, on_error=on_error)
     except SkybatchError as error:
         print(f"skybatch: {error}", file=sys.stderr)
         return error.exit_code

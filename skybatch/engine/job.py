@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skybatch.engine import control
+from skybatch.engine import control, remedies
 from skybatch.engine import folder as folders
 from skybatch.engine.folder import JobFolder
 from skybatch.engine.resuming import resume_engine
 from skybatch.engine.run import Engine, Formats, RunOptions
-from skybatch.engine.spec import JobSpec
+from skybatch.engine.spec import ON_ERROR, JobSpec
 from skybatch.errors import (
     JobFailed,
     JobLocked,
@@ -81,6 +81,12 @@ class Job:
         return self._row().state
 
     @property
+    def command(self) -> str:
+        """The command that goes on with it, when it is not done and no engine runs it."""
+        with Reader(self.folder.journal) as reader:
+            return remedies.command(reader, self.spec)
+
+    @property
     def engine_running(self) -> bool:
         """Whether an engine runs it now."""
         return is_held(self.folder.path)
@@ -97,10 +103,11 @@ class Job:
 
     def raise_unless_done(self) -> None:
         """Raise JobFailed or Paused, with the command that goes on, unless the job is done."""
-        row = self._row()
-        if row.state in DONE:
-            return
-        command = f"skybatch resume {self.id}"
+        with Reader(self.folder.journal) as reader:
+            row = reader.job()
+            if row.state in DONE:
+                return
+            command = remedies.command(reader, self.spec)
         if row.state in ("failed", "conflict"):
             raise JobFailed(self.id, row.cause or row.state, command, exit_code=73 if row.state == "conflict" else 1)
         raise Paused(self.id, row.cause or f"its engine ended while {row.state}", command)
@@ -204,12 +211,14 @@ def resume(
     executor: str | None = None,
     workers: int | None = None,
     code: str = "stored",
+    on_error: str | None = None,
     stream: bool = True,
 ) -> Job:
     """Go on with a job from where its journal stands, with the code it was started with.
 
     `code="current"` takes the mapper and custom classes from the user's files as they are now; which ranges ran
-    with which code is in the journal.
+    with which code is in the journal. `on_error="skip"` publishes without the items that fail, or have failed, for
+    good; "fail" tries those again and publishes nothing while there are any; None leaves that as it is.
 
     Without `pool`, `executor` or `workers` it runs as it was started. Returns when the job is done, or with
     `stream=False` once a detached engine holds its lock. Raises as `Dataset.map` does, and JobLocked when an
@@ -219,13 +228,15 @@ def resume(
 
     if code not in CODES:
         raise UnknownName("code", code, CODES)
+    if on_error is not None and on_error not in ON_ERROR:
+        raise UnknownName("on_error policy", on_error, ON_ERROR)
     job = find_job(job_id)
     options = None
     if pool or executor:
         options = run_options(pool, executor, workers, None)
     elif workers:
         options = RunOptions(**{**job.spec.run, "workers": workers})
-    return run_engine(job.folder, options, stream, code=code)
+    return run_engine(job.folder, options, stream, code=code, on_error=on_error)
 
 
 def run_engine(
@@ -234,6 +245,7 @@ def run_engine(
     stream: bool,
     *,
     code: str = "stored",
+    on_error: str | None = None,
     fresh: tuple[JobSpec, Journal, Formats, JobLock] | None = None,
 ) -> Job:
     """Run a job's engine here, or detached; `fresh` is a job just made whose lock the caller holds."""
@@ -241,12 +253,12 @@ def run_engine(
     if not stream:
         from skybatch.engine import detached
 
-        detached.start(folder, options, code)
+        detached.start(folder, options, code, on_error)
         return job
     display = _display()
     try:
         if fresh is None:
-            resume_engine(folder, options, display, code=code)
+            resume_engine(folder, options, display, code=code, on_error=on_error)
         else:
             spec, journal, formats, _ = fresh
             Engine(folder, spec, journal, formats, options or RunOptions(), display).run()
@@ -287,7 +299,7 @@ def unfinished(home: Path, spec: JobSpec, *, resume: bool) -> Job | None:
         if job.progress().items_done:
             raise UnfinishedJob(
                 f"job {job.id} does the same and stands {job.state}, with results\n"
-                f"  to go on with it: skybatch resume {job.id}, or map(..., resume=True)\n"
+                f"  to go on with it: {job.command}\n"
                 f"  to begin anew: skybatch clean --unfinished {job.id}"
             )
     note.parent.mkdir(mode=0o700, exist_ok=True)

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 from skybatch import plugins
 from skybatch.engine.pools import Pool, get, parse_pool
+from skybatch.engine.spec import ON_ERROR
 from skybatch.engine.strict_yaml import Section, load, plain
 from skybatch.errors import SkybatchError, UnknownName, UsageError, nearest
 
@@ -36,7 +37,6 @@ REQUIRED = ("input", "mapper", "output")
 NUMBERS = ("batch_size", "workers", "concurrency", "max_retries")
 LIMIT = "limit"
 SWITCHES = ("one_to_one", "overwrite")
-POLICIES = ("fail", "skip")
 KEYS = {*REQUIRED, *NUMBERS, *SWITCHES, *PLAIN, "pool", LIMIT}
 
 
@@ -111,9 +111,9 @@ def _check_others(section: Section) -> None:
         if section.get(key) not in (None, True, False):
             raise section.error(f"{key} must be true or false", key)
     policy = section.text("on_error")
-    if policy and policy not in POLICIES:
+    if policy and policy not in ON_ERROR:
         raise section.error(
-            f"on_error must be one of {', '.join(POLICIES)}{nearest(policy, POLICIES)}", "on_error"
+            f"on_error must be one of {', '.join(ON_ERROR)}{nearest(policy, ON_ERROR)}", "on_error"
         )
     timeout = section.get("batch_timeout_s")
     if timeout is not None and (

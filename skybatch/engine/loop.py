@@ -13,6 +13,7 @@ from skybatch.engine import events, told
 from skybatch.engine.control import ControlServer
 from skybatch.engine.events import RangeFailed, RangesDone, WorkerLost, WorkerReady
 from skybatch.engine.interrupts import Interrupts
+from skybatch.engine.remedies import is_of_settings
 from skybatch.engine.scheduler import Scheduler
 from skybatch.engine.workers import START_FAILURES_MAX, LiveWorker, Workers
 from skybatch.failpoints import reach
@@ -21,6 +22,13 @@ from skybatch.journal.rows import Changes, FailureRow
 from skybatch.worker.frames import Frame
 
 STUCK_GRACE_S = 10.0
+FAILS = {
+    "mapper": "the mapper fails on whatever it is given",
+    "read": "the reader fails on whatever it is asked for",
+    "write": "no result can be written",
+}
+"""What a failure of this kind comes to when nothing else ever happens."""
+OTHER_SETTINGS = "a reader or writer with other settings makes another job: run that, and remove this one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +39,7 @@ class Stop:
     cause: str
     exit_code: int
     traceback: str | None = None
+    hint: str | None = None  # another way on than the usual one
 
 
 class Loop:
@@ -331,10 +340,12 @@ class Loop:
     def _broken(self, decision: events.Broken, worker: LiveWorker | None) -> None:
         self._flush_failures()
         last = self._journal.failures(1)
-        cause = f"the mapper fails on whatever it is given: {last[0].message}" if last else decision.signature
+        cause = f"{FAILS.get(last[0].kind, FAILS['mapper'])}: {last[0].message}" if last else decision.signature
         if not last and worker is not None:
             cause = f"workers die before they have mapped anything: {told.death(worker.lost)}"
-        self._give_up(Stop(state="failed", cause=cause, exit_code=1, traceback=last[0].traceback if last else None))
+        traceback = last[0].traceback if last else None
+        hint = OTHER_SETTINGS if last and is_of_settings(last[0]) else None
+        self._give_up(Stop(state="failed", cause=cause, exit_code=1, traceback=traceback, hint=hint))
 
     def _flush_failures(self) -> None:
         changes, self._changes = self._changes, Changes()

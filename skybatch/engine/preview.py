@@ -96,11 +96,11 @@ class Preview(Session):
         else:
             self._keep(batch.start, batch.end, results, None, None)
 
-    def fail(self, batch: Batch, error: BaseException) -> None:
-        """The mapper failed on `batch`."""
+    def fail(self, batch: Batch, error: BaseException, stage: str = "mapper") -> None:
+        """The mapper failed on `batch`, or its results cannot be written."""
         if isinstance(error, KeyboardInterrupt):
             raise error
-        self._keep(batch.start, batch.end, None, "mapper", error)
+        self._keep(batch.start, batch.end, None, stage, error)
 
     def _keep(
         self,
@@ -120,7 +120,7 @@ class Preview(Session):
                 stage=stage,
                 item=told.get("item"),
                 error=told.get("message"),
-                traceback=told.get("traceback"),
+                traceback=None if told.get("expected") else told.get("traceback"),
             )
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from skybatch.engine.folder import JobFolder
 from skybatch.engine.run import Engine, Formats, RunOptions
 from skybatch.engine.spec import JobSpec
+from skybatch.errors import UsageError
 from skybatch.journal.journal import Journal
 from skybatch.journal.lock import JobLock
 
@@ -22,12 +24,16 @@ def resume_engine(
     display: ProgressDisplay | None,
     on_listening: Callable[[], None] = lambda: None,
     code: str = "stored",
+    on_error: str | None = None,
 ) -> None:
     """Lock a job and run it to its end, with the code it was started with, or the files' `current` code.
 
+    `on_error` is the job's policy from now on; None: as it was.
+
     `on_listening` is called once the job is this engine's and others can watch it.
 
-    Raises JobLocked when another engine runs it, JournalDamaged, UntrustedFolder, NetworkFilesystem.
+    Raises JobLocked when another engine runs it, JournalDamaged, UntrustedFolder, NetworkFilesystem; UsageError when it
+    is too late for another policy.
     """
     folder.check_trusted()
     folder.check_filesystem()
@@ -38,12 +44,27 @@ def resume_engine(
             if journal.job().state == "cleaned":
                 on_listening()
                 return
+            spec = _with_policy(folder, journal, spec, on_error or spec.on_error)
             journal.take_over()
             code_hash = _choose_code(folder, journal, code)
             formats, options = make_formats(folder, spec, code_hash), options or RunOptions(**spec.run)
             Engine(folder, spec, journal, formats, options, display).run(on_listening)
         finally:
             journal.close()
+
+
+def _with_policy(folder: JobFolder, journal: Journal, spec: JobSpec, on_error: str) -> JobSpec:
+    """The spec with this policy for items that fail for good, also for every later resume."""
+    if on_error == spec.on_error:
+        return spec
+    if any(output.state != "open" for output in journal.outputs()):
+        raise UsageError(
+            f"job {spec.id}: an output is put together already with on_error={spec.on_error!r}\n"
+            f"  to go on with it as it is: skybatch resume {spec.id}"
+        )
+    spec = dataclasses.replace(spec, on_error=on_error)
+    spec.save(folder.spec)
+    return spec
 
 
 def _choose_code(folder: JobFolder, journal: Journal, which: str) -> str:

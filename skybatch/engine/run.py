@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import queue
 import selectors
 import threading
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from skybatch import plugins
-from skybatch.engine import input_changes
+from skybatch.engine import input_changes, remedies
 from skybatch.engine.control import ControlServer
 from skybatch.engine.environment import resolve
 from skybatch.engine.events import Settings, Unit
@@ -27,6 +26,7 @@ from skybatch.engine.scheduler import Scheduler
 from skybatch.engine.spec import JobSpec
 from skybatch.engine.workers import Workers
 from skybatch.errors import (
+    DISK_FULL,
     CodeChanged,
     InputMissing,
     JobFailed,
@@ -36,6 +36,7 @@ from skybatch.errors import (
     SegmentDamaged,
     SkybatchError,
     StorageFailed,
+    is_of_storage,
 )
 from skybatch.executors.base import Executor, ExecutorOptions
 from skybatch.failpoints import reach
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 LOG_CAP = 10 << 20
-FULL = (errno.ENOSPC, errno.EDQUOT)
 REVOCATIONS_MAX = 3
 """How often one run maps ranges again whose stored results were lost, before it gives the storage up."""
 EARLY_WORKERS = 2
@@ -172,7 +172,7 @@ class Engine:
             except StorageFailed as error:
                 self._storage_failed(error)
             except OSError as error:
-                self._disk_full(error)
+                self._disk_failed(error)
             finally:
                 interrupts.raising = False
                 interrupts.restore()
@@ -387,6 +387,7 @@ class Engine:
         return Stop(
             state="failed",
             cause=f"{items} item{'s' if items > 1 else ''} failed for good{what}",
+            hint=f"to publish without what fails: skybatch resume {self.spec.id} --on-error skip",
             exit_code=1,
             traceback=failure.traceback if failure else None,
         )
@@ -405,15 +406,15 @@ class Engine:
             raise Paused(self.spec.id, f"{cause}; the output is published", self._command) from error
         self._end(Stop(state="paused", cause=cause, exit_code=75))
 
-    def _disk_full(self, error: OSError) -> None:
-        """A full disk pauses the job; any other error is passed on."""
-        if error.errno not in FULL:
+    def _disk_failed(self, error: OSError) -> None:
+        """A disk that is full, read-only or broken pauses the job; any other error is passed on."""
+        if not is_of_storage(error):
             raise error
         cause = f"{error.strerror}: {error.filename or self.folder.path}"
         try:
             self.journal.set_state("paused", cause)
         except OSError:
-            pass  # the journal has no space either; what it says now is resumable too
+            pass  # the journal is on that disk; what it says now is resumable too
         raise Paused(self.spec.id, cause, self._command) from error
 
     @property
@@ -432,9 +433,9 @@ class Engine:
         cause = stop.cause
         if stop.traceback:
             cause = f"{stop.traceback.rstrip()}\n{cause}"
-        if stop.traceback:
-            command += " --code current"  # once the mapper is mended
-        raise JobFailed(job, f"{cause}\n  logs: {self.folder.logs}", command, exit_code=stop.exit_code)
+        command = remedies.command(self.journal, self.spec)
+        hint = f"\n  {stop.hint}" if stop.hint and command not in stop.hint else ""
+        raise JobFailed(job, f"{cause}\n  logs: {self.folder.logs}{hint}", command, exit_code=stop.exit_code)
 
     def _notify(self, hook: str, **values: Any) -> None:
         plugins.notify(hook, job_id=self.spec.id, **values)
@@ -461,7 +462,7 @@ def _ask(question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     try:
         return question(*args, **kwargs)
     except Exception as error:
-        if isinstance(error, SkybatchError) or (isinstance(error, OSError) and error.errno in FULL):
+        if isinstance(error, SkybatchError) or is_of_storage(error, DISK_FULL):
             raise
         if error.__traceback__ is not None:
             error.__traceback__ = error.__traceback__.tb_next  # without this frame

@@ -19,6 +19,7 @@ from skybatch.formats import storage
 from skybatch.formats.base import InputReader, OutputWriter
 
 FORMAT = 1
+ON_ERROR = ("fail", "skip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class JobSpec:
     concurrency: int
     max_retries: int
     batch_timeout_s: float | None
-    on_error: str
+    on_error: str  # one of ON_ERROR; a resume may bring another
     overwrite: bool
     replaces: list[dict[str, Any] | None]  # what stood at each output's place when overwriting was allowed
     run: dict[str, Any]  # pool, executor and workers asked for; a run may choose others

@@ -96,7 +96,7 @@ def failure(frame: Frame, slot: int) -> FailureRow:
         attempt=frame["attempt"],
         kind=frame["kind"],
         message=frame["message"],
-        traceback=frame["traceback"],
+        traceback=None if frame.get("expected") else frame["traceback"],  # our own frames tell nobody anything
         item=frame["item"] if frame["item"] is not None else _only(frame["start"], frame["end"]),
         worker=str(slot),
         at=time.time(),

@@ -9,8 +9,9 @@ import time
 import traceback
 from typing import Any
 
-from skybatch.errors import MapperError, ResultError, StorageFailed
+from skybatch.errors import DISK_FULL, MapperError, ResultError, is_of_storage
 from skybatch.formats.base import InputReader, Item, OutputWriter, SegmentWriter
+from skybatch.formats.masking import masked
 from skybatch.worker import code, mapper, runtime
 from skybatch.worker.fault import describe, kind_of
 from skybatch.worker.frames import Frame
@@ -104,7 +105,7 @@ class Session:
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt) and loaded.error is None:
                     raise
-                if isinstance(error, StorageFailed):  # no item is to blame
+                if is_of_storage(error, DISK_FULL):  # no item is to blame
                     self._channel.send({"op": "storage", **describe(error)})
                     self.ended = True
                     return None
@@ -149,17 +150,21 @@ class Session:
                 raise ResultError(f"item {index}: a result must be a dict, not {_type(result)}", item=index)
 
     def encode(self, batch: Batch, results: list[Item]) -> list[bytes]:
-        """The results as the segment outputs store them. Raises ResultError."""
-        return [writer.encode(results, batch.start) for writer in self._encoders]
+        """The results as the segment outputs store them. Raises ResultError naming the output."""
+        return [_encode(writer, results, batch.start) for writer in self._encoders]
 
     def hand_over(self, batch: Batch, results: Any) -> None:
         """What the mapper returned for `batch`; what cannot be written fails the batch."""
         self._end_copy(None)
         try:
             self.check(batch, results)
-            payloads = self.encode(batch, results)
         except BaseException as error:
             self.fail(batch, error)
+            return
+        try:
+            payloads = self.encode(batch, results)
+        except BaseException as error:
+            self.fail(batch, error, "write")
         else:
             self.pass_on(batch, results, payloads)
 
@@ -170,13 +175,13 @@ class Session:
         batch.items = []  # the batch waits to be stored; its items need not wait with it
         self._outbox.put(Result(batch, payloads, results if self._uploads else None))
 
-    def fail(self, batch: Batch, error: BaseException) -> None:
-        """The mapper failed on `batch`."""
+    def fail(self, batch: Batch, error: BaseException, stage: str = "mapper") -> None:
+        """The mapper failed on `batch`, or its results cannot be written."""
         self._end_copy(error)
         self._mark.put_down(MAPPING + batch.slot)
         if isinstance(error, KeyboardInterrupt) and isinstance(self._mark, NoMark):
             raise error  # Ctrl-C reaches the worker only where it shares the engine's process
-        self._outbox.put(self._fault(batch, error, "mapper"))
+        self._outbox.put(self._fault(batch, error, stage))
 
     def _end_copy(self, error: BaseException | None) -> None:
         """End a process that the mapper forked and that leaves the mapper: it is a worker without its threads."""
@@ -227,6 +232,13 @@ def _require(format: InputReader | OutputWriter) -> None:
                 f"{type(format).__name__} needs {module}, which the workers' Python does not have; "
                 f"install it there: {sys.executable} -m pip install {distribution}"
             ) from None
+
+
+def _encode(writer: SegmentWriter, results: list[Item], start: int) -> bytes:
+    try:
+        return writer.encode(results, start)
+    except ResultError as error:
+        raise ResultError(f"output {masked(writer.path)}: {error}", item=error.item) from error
 
 
 def _type(value: object) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from skybatch.cli.main import SIGPIPE_CODE, invoke
+from skybatch.engine.job import Job
 from tests.cli import jobs_in_states
 from tests.cli.jobs_in_states import STATES, WHOLE, Place
 
@@ -78,7 +79,11 @@ def test_status_tells_how_to_go_on(place: Place, state: str, capsys: pytest.Capt
     text = capsys.readouterr().out
     assert invoke(["status", place.job.id[:11], "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    command = {"running": f"skybatch status {place.job.id} --watch", "finished": None}
+    command = {
+        "running": f"skybatch status {place.job.id} --watch",
+        "failed": f"skybatch resume {place.job.id} --code current",
+        "finished": None,
+    }
     assert shown["next_command"] == command.get(state, f"skybatch resume {place.job.id}")
     assert shown["next_command"] is None or shown["next_command"] in text
     assert shown["outputs"] == [{"path": str(place.output), "state": "cleaned" if state == "finished" else "open"}]
@@ -170,6 +175,36 @@ def test_resume_finishes_what_can_be_finished(place: Place, state: str, capsys: 
     if state == "running":
         assert "another engine" in capsys.readouterr().err
         assert place.job.engine_running
+
+
+@only("failed")
+def test_resume_with_another_policy_publishes_without_what_failed_for_good(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(["resume", place.job.id]) == 1
+    assert f"skybatch resume {place.job.id} --on-error skip" in capsys.readouterr().err
+    assert invoke(["resume", place.job.id, "--on-error", "skip"]) == 3
+    assert place.output.read_text() == "".join(f'{{"id":{i}}}\n' for i in range(4))
+    assert invoke(["resume", place.job.id, "--on-error", "fail"]) == 2
+    assert "put together already" in capsys.readouterr().err
+    assert Job(place.job.folder).spec.on_error == "skip"
+
+
+@only("killed")
+def test_another_policy_reaches_a_detached_engine_and_stays(place: Place) -> None:
+    assert invoke(["resume", place.job.id, "--on-error", "skip", "--detach"]) == 0
+    place.job.wait(60)
+    assert Job(place.job.folder).spec.on_error == "skip"
+    assert place.output.read_bytes() == WHOLE
+
+
+@only("killed")
+def test_settings_that_a_resumed_job_does_not_take_are_named(place: Place) -> None:
+    with open(place.jobfile, "a") as file:
+        file.write("on_error: skip\n")
+    again = run(place, "--resume")
+    assert again.returncode == 0
+    assert "its own on_error, 'fail', not with 'skip'" in again.stderr and "max_retries" not in again.stderr
 
 
 @only("failed")

@@ -1,0 +1,36 @@
+"""The command that goes on with a job that stands still: told by its failure, by `status` and by whoever waits."""
+
+from __future__ import annotations
+
+from skybatch.engine.spec import JobSpec
+from skybatch.journal.reading import Queries
+from skybatch.journal.rows import FailureRow
+
+
+def command(journal: Queries, spec: JobSpec) -> str:
+    """What goes on with this job, which is not done and has no engine.
+
+    A failed one goes on with the files' current code: something in them was mended, or they are as they were and so
+    is the code. Two failures no code can mend: items that cannot be read or written as reader and writers are set, of
+    some items (then without them) or of all (then the job is given up, to be run with other settings).
+    """
+    if journal.job().state != "failed":
+        return f"skybatch resume {spec.id}"
+    failure, items_died = _cause(journal, spec)
+    if failure is None or not is_of_settings(failure):
+        return f"skybatch resume {spec.id} --code current"
+    return f"skybatch resume {spec.id} --on-error skip" if items_died else f"skybatch clean --unfinished {spec.id}"
+
+
+def is_of_settings(failure: FailureRow) -> bool:
+    """Whether reader or writer refused an item on purpose, so that only input or settings can be mended."""
+    return failure.kind in ("read", "write") and failure.traceback is None
+
+
+def _cause(journal: Queries, spec: JobSpec) -> tuple[FailureRow | None, bool]:
+    """The failure that ended the job, if items are to blame; and whether they were given up one by one."""
+    counts = journal.counts()
+    if counts.dead_items:
+        return (next(iter(journal.dead_failures()))[1], True) if spec.on_error == "fail" else (None, False)
+    failures = [] if counts.won_items else journal.failures(1)
+    return (failures[0] if failures else None), False

@@ -6,20 +6,42 @@ formats that want what the built-in ones have: reads that span many ranges, resu
 
 from __future__ import annotations
 
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar
 
+from skybatch.errors import UsageError
+
 Item = dict[str, Any]
 
 
+class _HasPath:
+    """Whose `path` is text, or a list of texts, whatever kind of path it is given."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, _text_of(value) if name == "path" else value)
+
+
+def _text_of(path: object) -> object:
+    if isinstance(path, (list, tuple)):
+        return [_text_of(each) for each in path]
+    if not isinstance(path, os.PathLike):
+        return path
+    text = os.fspath(path)
+    if isinstance(text, str) and re.match(r"[a-z][a-z0-9+.-]+:/(?!/)", text):
+        raise UsageError(f"{path!r}: pathlib takes the second slash out of a URL; give it as text")
+    return text
+
+
 @dataclass
-class InputReader(ABC):
+class InputReader(_HasPath, ABC):
     """Random access to an indexed dataset. Subclass as a dataclass; its fields must be JSON values.
 
-    An instance is frozen into the job as its class and its fields, and made anew in every process that
-    needs it, so `__init__` must not do anything that costs.
+    `path` may be given as an `os.PathLike`, and is text from then on. An instance is frozen into the job as its class
+    and its fields, and made anew in every process that needs it, so `__init__` must not do anything that costs.
     """
 
     path: str
@@ -111,11 +133,11 @@ class WindowReader(InputReader):
 
 
 @dataclass
-class OutputWriter(ABC):
+class OutputWriter(_HasPath, ABC):
     """Where results go. Subclass as a dataclass; its fields must be JSON values.
 
-    `path` is the output the user asked for. What `utils.get_batch_path` gives is unique to the attempt, so
-    a writer is safe against late and double attempts without knowing of them.
+    `path` is the output the user asked for, given as text or as an `os.PathLike`. What `utils.get_batch_path` gives is
+    unique to the attempt, so a writer is safe against late and double attempts without knowing of them.
     """
 
     path: str

@@ -83,7 +83,10 @@ def list_files(output_path: str, job_id: str) -> list[str]:
     for start, end, nonce in ranges(catalogue()):
         name = batch_name(start, end, nonce)
         if name not in there:
-            raise MissingBatches(f"{masked(place)}/{name}: the results of items {start}-{end} are missing")
+            raise MissingBatches(
+                f"{masked(place)}/{name}: the results of items {start}-{end} are missing; "
+                "upload_batch must store them at the very path that utils.get_batch_path gives"
+            )
         paths.append(f"{place}/{name}")
     return paths
 

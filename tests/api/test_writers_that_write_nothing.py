@@ -127,3 +127,21 @@ def test_objects_in_a_store_will_do_and_none_will_not() -> None:
         assert memory.cat_file("/writes_nothing_test/parts/0") == b"merged\n"
     finally:
         memory.rm("/writes_nothing_test", recursive=True)
+
+
+@dataclass
+class OwnNames(Batched):
+    """Its batch files have names of its own."""
+
+    def upload_batch(self, results: Batch, start_idx: int, end_idx: int, job_id: str) -> str:
+        path = f"{self.path}.{start_idx}"
+        utils.save_jsonl_to_cloud(results, path)
+        return path
+
+    def reduce_results(self, job_id: str) -> None:
+        utils.concatenate_batches_to_output(self.path, job_id)
+
+
+def test_batch_files_of_other_names_are_missed_with_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match=r"must store them at the very path that utils\.get_batch_path gives"):
+        mapped(OwnNames(str(tmp_path / "out")))

@@ -7,6 +7,7 @@ the command that goes on. Messages name the thing at fault first, then the cause
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -121,6 +122,15 @@ class StorageFailed(SkybatchError, OSError):
 
 class StorageDenied(StorageFailed):
     """The store refuses these credentials, or they have expired; waiting does not help, new ones do."""
+
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FAILED = (*DISK_FULL, errno.EROFS, errno.EIO)
+
+
+def is_of_storage(error: BaseException, errnos: tuple[int, ...] = DISK_FAILED) -> bool:
+    """Whether a store or a disk is to blame, rather than an item or the code: the job pauses."""
+    return isinstance(error, StorageFailed) or (isinstance(error, OSError) and error.errno in errnos)
 
 
 class SegmentDamaged(SkybatchError):

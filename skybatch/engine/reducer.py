@@ -9,7 +9,7 @@ from skybatch.engine.environment import resolve
 from skybatch.engine.interrupts import Interrupted
 from skybatch.engine.output_checks import stands
 from skybatch.engine.reduction import LostResults
-from skybatch.errors import JobFailed, StorageFailed
+from skybatch.errors import JobFailed, StorageFailed, is_of_storage
 from skybatch.formats import batchfiles
 from skybatch.worker.frames import Frame
 
@@ -98,6 +98,8 @@ class ReduceHere:
             return self._carry_out(self._engine.formats.writers[frame["output"]], self._engine.spec.id, frame)
         except (Interrupted, StorageFailed):
             raise
+            if isinstance(error, Interrupted) or is_of_storage(error):
+                raise
         except BaseException as error:
             from skybatch.worker.fault import describe
 

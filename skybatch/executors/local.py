@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from skybatch.executors.base import Executor, ExecutorOptions, WorkerChannel
+from skybatch.formats.masking import masked
 from skybatch.worker.frames import Decoder, Frame, FrameError, encode, write_all
 
 READ_SIZE = 1 << 16
@@ -72,9 +73,9 @@ class ProcessChannel(WorkerChannel):
         return True
 
     def last_words(self) -> str:
-        """The end of what activation or the parent printed on stderr."""
+        """The end of what activation or the parent printed on stderr, secrets masked."""
         try:
-            words = self._errors.read_text(errors="replace")[-2000:].strip() if self._errors else ""
+            words = masked(self._errors.read_text(errors="replace")[-2000:].strip()) if self._errors else ""
         except OSError:
             words = ""
         if self._activation and not self._worker_pid:

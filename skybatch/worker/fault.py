@@ -6,12 +6,17 @@ import os
 import traceback
 from typing import Any
 
+from skybatch.formats.masking import masked
+
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
 _MESSAGE_SIZE, _TRACEBACK_SIZE = 2_000, 20_000
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """Message, traceback without our own frames, a signature for "alike", the item, and the missing module."""
+    """Message, traceback without our own frames, a signature for "alike", the item, and the missing module.
+
+    Secrets in them are masked: they are journalled, printed and told to hooks.
+    """
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
         trace = trace.tb_next
@@ -19,7 +24,7 @@ def describe(error: BaseException) -> dict[str, Any]:
     frames = traceback.extract_tb(trace)
     place = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
     described = {
-        "message": _storable(f"{type(error).__name__}: {_said(error)}"[:_MESSAGE_SIZE]),
+        "message": _storable(f"{type(error).__name__}: {_said(error)}")[:_MESSAGE_SIZE],
         "traceback": text if len(text) <= _TRACEBACK_SIZE else f"{text[:8000]}\n...\n{text[-8000:]}",
         "signature": f"{type(error).__name__} at {place}",
         "item": getattr(error, "item", None),
@@ -38,8 +43,8 @@ def _said(error: BaseException) -> str:
 
 
 def _storable(text: str) -> str:
-    """Half a surrogate pair is no text that a database or a terminal takes."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Half a surrogate pair is no text that a database or a terminal takes; a secret is none for them."""
+    return masked(text).encode("utf-8", "backslashreplace").decode()
 
 
 def kind_of(error: BaseException, stage: str) -> str:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from skybatch.errors import StorageFailed
+from skybatch.errors import is_of_storage
 from skybatch.formats import batchfiles, durability, storage
 from skybatch.formats.base import Item, OutputWriter, SegmentWriter
 from skybatch.formats.segment import Sealed, Segment, SegmentFile, SegmentObjects
@@ -242,13 +242,10 @@ class Storing:
             for writer in self._uploaders:
                 storage.use_scratch(batchfiles.scratch(writer.path, self._job_id))
                 writer.upload_batch(results, batch.start, batch.end, self._job_id)
-        except StorageFailed:
-            self.seal() if self._ranges else self._abandon()
-            raise  # no item is to blame
         except BaseException as error:  # sys.exit() too would end no more than this thread, and nobody would notice
-            if not self._ranges:
-                self._abandon()
             self.seal()
+            if is_of_storage(error):
+                raise  # no item is to blame
             self._tell_fault(batch, kind_of(error, "write"), describe(error))
             return False
         finally:

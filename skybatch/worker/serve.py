@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 
-from skybatch.errors import StorageFailed
+from skybatch.errors import is_of_storage
 from skybatch.worker.frames import Decoder, Frame, encode, write_all
 from skybatch.worker.mark import Mark, NoMark
 
@@ -66,7 +66,7 @@ def serve_process(channel_fd: int, mark_fd: int) -> None:
 
 
 def serve(channel: Channel, mark: Mark | NoMark, config: Frame) -> None:
-    """Do the work of one worker; whatever cannot be charged to a range is answered by `broken`."""
+    """Do the work of one worker; what cannot be charged to a range is answered by `storage` or `broken`."""
     try:
         if config.get("role") == "reduce":
             from skybatch.worker.reducing import reduce_outputs
@@ -76,18 +76,12 @@ def serve(channel: Channel, mark: Mark | NoMark, config: Frame) -> None:
             from skybatch.worker.session import Session
 
             Session(channel, mark, config).run()
-    except StorageFailed as error:
-        from skybatch.worker.fault import describe
-
-        channel.send({"op": "storage", **describe(error)})
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            return  # the engine is gone
-        _broken(channel, error)
+    except BrokenPipeError:
+        pass  # the engine is gone
     except KeyboardInterrupt:
         channel.send({"op": "interrupted"})
     except BaseException as error:
-        _broken(channel, error)
+        _tell(channel, error)
     else:
         try:
             channel.send({"op": "bye"})
@@ -95,8 +89,10 @@ def serve(channel: Channel, mark: Mark | NoMark, config: Frame) -> None:
             pass  # the engine did not wait for it
 
 
-def _broken(channel: Channel, error: BaseException) -> None:
+def _tell(channel: Channel, error: BaseException) -> None:
     from skybatch.worker.fault import describe
 
-    traceback.print_exception(error)
-    channel.send({"op": "broken", **describe(error)})
+    storage = is_of_storage(error)
+    if not storage:
+        traceback.print_exception(error)
+    channel.send({"op": "storage" if storage else "broken", **describe(error)})

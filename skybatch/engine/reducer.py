@@ -96,11 +96,9 @@ class ReduceHere:
         """Have one operation done; its answer. Raises what `fail` does, and StorageFailed."""
         try:
             return self._carry_out(self._engine.formats.writers[frame["output"]], self._engine.spec.id, frame)
-        except (Interrupted, StorageFailed):
-            raise
+        except BaseException as error:
             if isinstance(error, Interrupted) or is_of_storage(error):
                 raise
-        except BaseException as error:
             from skybatch.worker.fault import describe
 
             fail(self._engine, frame, describe(error))

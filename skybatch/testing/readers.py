@@ -61,7 +61,7 @@ class ReaderSuite:
         pytest.skip("to test that a changed input is noticed, define change(self, tmp_path)")
 
     def malformed(self, tmp_path: Path) -> tuple[InputReader, int]:
-        """A reader with one record that cannot be read, and that item's index."""
+        """A reader with one record that cannot be read, and that item's index: `return MyReader(path), 1`."""
         pytest.skip("to test what a malformed record does, define malformed(self, tmp_path)")
 
     # What the tests share
@@ -185,7 +185,7 @@ class ReaderSuite:
 
     def test_a_malformed_record_is_that_items_failure(self, tmp_path: Path, cache: str) -> None:
         """RecordError with the item's index; the items around it can be read."""
-        reader, index = self.malformed(tmp_path)
+        reader, index = _checked(self.malformed(tmp_path))
         with pytest.raises(RecordError) as caught:
             reader.download_batch(0, len(reader) - 1, cache)
         assert caught.value.item == index, f"RecordError must carry item={index}, and has item={caught.value.item}"
@@ -272,6 +272,15 @@ class ReaderSuite:
         for item in windows.decode(window, 0, 0, last):
             item.clear()
         self.check_items(windows.decode(window, 0, 0, last), 0, last, f"decode(window, 0, 0, {last}) again")
+
+
+def _checked(made: object) -> tuple[InputReader, int]:
+    match made:
+        case (InputReader() as reader, int(index)):
+            count = len(reader)
+            assert 0 <= index < count, f"malformed() returned the index {index}; the reader has {count} items"
+            return reader, index
+    pytest.fail(f"malformed() must return a tuple (reader, index of the item that cannot be read), not {made!r}")
 
 
 R = TypeVar("R", bound=InputReader)

@@ -43,7 +43,7 @@ class WriterSuite:
     """What `read` gives for them: bytes for a file, a dict of bytes by relative path for a folder, else its own."""
 
     unwritable: Item | None = None
-    """A result that cannot be written, where there is such a thing."""
+    """One result, a dict, that cannot be written, where there is such a thing."""
 
     def make(self, tmp_path: Path) -> OutputWriter:
         """A writer whose path lies below `tmp_path`. Called several times per test, with different folders."""
@@ -183,6 +183,7 @@ class WriterSuite:
         """ResultError with the item's index, from `encode` or `upload_batch`."""
         if self.unwritable is None:
             pytest.skip("to test what cannot be written, set `unwritable` to such a result")
+        assert isinstance(self.unwritable, dict), f"`unwritable` must be one result, a dict, not {self.unwritable!r}"
         batch = [*self._batch(0, 0), dict(self.unwritable), *self._batch(2, 2)]
         with pytest.raises(ResultError) as caught:
             self._store(writer, (7, 9), "a" * 12, batch)

@@ -75,7 +75,7 @@ def read(reader: JsonReader, start: int, end: int) -> list[dict[str, Any]]:
     return reader.decode(reader.read_window(start, end), start, start, end)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)  # an index is synced to the disk
 @given(files, steps, windows)
 def test_every_range_is_what_a_reader_line_by_line_finds(parts: list[bytes], step: int, window: int) -> None:
     expected = trusted(*parts)
@@ -86,7 +86,7 @@ def test_every_range_is_what_a_reader_line_by_line_finds(parts: list[bytes], ste
                 assert read(reader, start, end) == expected[start : end + 1]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)  # an index is synced to the disk
 @given(files, steps, windows)
 def test_the_ranges_of_every_batch_size_make_up_the_files(parts: list[bytes], step: int, window: int) -> None:
     expected = trusted(*parts)
@@ -98,7 +98,7 @@ def test_the_ranges_of_every_batch_size_make_up_the_files(parts: list[bytes], st
             assert together == expected
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)  # an index is synced to the disk
 @given(files, steps, windows)
 def test_windows_go_on_and_end_within_the_files(parts: list[bytes], step: int, window: int) -> None:
     expected = trusted(*parts)
@@ -197,7 +197,7 @@ def test_parts_are_scanned_by_other_processes(tmp_path: Path, monkeypatch: pytes
     assert again[-1] == rows[-1]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)  # an index is synced to the disk
 @given(
     files,
     st.lists(line, max_size=12),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 
 SET = "skybatch"
-NAMES = ("version_2", "version_3")
+NAMES = ("version_2", "version_3", "version_4")
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -29,5 +29,11 @@ def migrate(connection: sqlite3.Connection) -> None:
         """A merge that was begun is gone on with."""
         database.execute("ALTER TABLE outputs ADD COLUMN progress TEXT")
         database.execute("PRAGMA user_version = 3")
+
+    @migrations()
+    def version_4(database: Database) -> None:
+        """The winners that a segment holds are found by it."""
+        database.execute("CREATE INDEX runs_by_nonce ON runs (nonce) WHERE nonce IS NOT NULL")
+        database.execute("PRAGMA user_version = 4")
 
     migrations.apply(Database(connection, execute_plugins=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 APPLICATION_ID = 0x534B5942  # "SKYB"
-VERSION = 3  # `user_version`; one more for every migration in migrations.py
+VERSION = 4  # `user_version`; one more for every migration in migrations.py
 
 SCHEMA = """\
 -- The job; this table has exactly one row.
@@ -50,6 +50,7 @@ CREATE TABLE runs (
     code TEXT,                                       -- hash of the code that ran
     CHECK ((state = 'won') = (nonce IS NOT NULL))
 );
+CREATE INDEX runs_by_nonce ON runs (nonce) WHERE nonce IS NOT NULL;
 CREATE TRIGGER runs_are_disjoint BEFORE INSERT ON runs
 WHEN (SELECT end FROM runs WHERE start <= NEW.end ORDER BY start DESC LIMIT 1) >= NEW.start
 BEGIN SELECT RAISE(ABORT, 'runs overlap'); END;

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from skybatch.journal import Changes, Journal, Run, Segment
+from skybatch.journal.journal import DROP_SEGMENT
 from tests.journal.support import new_journal
 
 
@@ -15,9 +16,7 @@ def _won(starts: range, count: int) -> Changes:
     """A run of `count` items at each start."""
     runs = [Run(start=s, end=s + count - 1, size=10, state="won", attempt=1, nonce=f"{s}") for s in starts]
     segments = [
-        Segment(
-            nonce=f"{s}", start=s, end=s + count - 1, epoch=1, worker="w", info={"files": [f"{s}", count]}
-        )
+        Segment(nonce=f"{s}", start=s, end=s + count - 1, epoch=1, worker="w", info={"files": [f"{s}", count]})
         for s in starts
     ]
     return Changes(won=runs, segments=segments)
@@ -51,3 +50,11 @@ def test_ten_million_pending_ranges_are_no_rows_and_the_view_is_lazy(tmp_path: P
         first = journal._all("SELECT start, end, state FROM ranges LIMIT 2")
         assert first == [(0, 9, "pending"), (10, 19, "pending")]
     assert (tmp_path / "journal.db").stat().st_size < 100_000
+
+
+def test_whether_a_segment_still_holds_a_winner_is_looked_up_and_not_searched_for(tmp_path: Path) -> None:
+    with new_journal(tmp_path / "journal.db", length=1000) as journal:
+        plan = journal._all(f"EXPLAIN QUERY PLAN {DROP_SEGMENT}", ("n",))
+        assert {row[-1] for row in plan if "runs" in row[-1]} == {
+            "SEARCH runs USING COVERING INDEX runs_by_nonce (nonce=?)"
+        }

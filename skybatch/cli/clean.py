@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("jobs", metavar="[JOB...]", nargs=-1)
+@click.option(
+    "--state",
+    type=click.Choice(["failed", "conflict", "cancelled", "paused", "published", "cleaned"]),
+    help="Instead of JOB: all jobs that stand in this state, with what they did.",
+)
 @click.option("--unfinished", is_flag=True, help="Also jobs that could be resumed: what they did is lost.")
 @click.option(
     "--leftovers",
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
     help="Instead of jobs: list temporary files and abandoned uploads beside an output, or in a folder or bucket.",
 )
 @click.option("--yes", is_flag=True, help="With --leftovers: remove what is listed.")
-def clean(jobs: tuple[str, ...], unfinished: bool, leftovers: str | None, yes: bool) -> None:
+def clean(jobs: tuple[str, ...], state: str | None, unfinished: bool, leftovers: str | None, yes: bool) -> None:
     """Remove each JOB's folder, its temporary files beside the outputs, and its uploads. Outputs stay.
 
     A job that runs is refused, and one that could be resumed is too, unless --unfinished is given.
@@ -33,17 +38,21 @@ def clean(jobs: tuple[str, ...], unfinished: bool, leftovers: str | None, yes: b
     with --yes. A job that is not known here may be another machine's and may run there. Jobs that stand unfinished here
     are never touched.
     """
-    from skybatch.engine.job import find_job
+    from skybatch.engine.job import all_jobs, find_job
 
     if leftovers is not None:
-        if jobs or unfinished:
-            raise UsageError("--leftovers PATH and JOB do not go together")
+        if jobs or unfinished or state:
+            raise UsageError("--leftovers PATH goes with neither JOB nor --state")
         _clean_leftovers(leftovers, yes)
         return
-    if not jobs or yes:
-        raise UsageError("say which jobs to remove, or --leftovers PATH; `skybatch list` shows the jobs")
-    for job in [find_job(reference) for reference in jobs]:
-        _clean(job, unfinished)
+    if bool(jobs) == bool(state) or yes:
+        raise UsageError("say which jobs to remove, or --state STATE, or --leftovers PATH; to see them: skybatch list")
+    if state:
+        chosen = [job for job in all_jobs() if _state(job) == state]
+    else:
+        chosen = [find_job(reference) for reference in jobs]
+    for job in chosen:
+        _clean(job, unfinished or state is not None)
         click.echo(f"skybatch: job {job.id} is removed", err=True)
 
 

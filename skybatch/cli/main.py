@@ -72,7 +72,7 @@ class Verbs(click.Group):
 @click.command(
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="JOB is a job's id, a unique prefix of it, or `last`; left out, it is the one unfinished job.",
+    epilog="JOB is a job's id, a unique prefix of it, or `last`; left out, it is the one that stands unfinished.",
 )
 @click.version_option(message="skybatch %(version)s", package_name="skybatch")
 def skybatch() -> None:

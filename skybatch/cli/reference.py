@@ -16,8 +16,8 @@ from skybatch.cli.shapes import SHAPES
 HEAD = """\
 # The `skybatch` command
 
-`JOB` is a job's id, a unique prefix of it, or `last`. Left out, it is the one unfinished job; when there is
-none, or more than one, the command says so and ends with 2.
+`JOB` is a job's id, a unique prefix of it, or `last`. Left out, it is the one unfinished job, or of several the one
+that has not failed; when there is none, or more than one, the command says so and ends with 2.
 
 Results go to stdout; everything said to a person goes to stderr. Nothing is ever asked. Expected trouble is one
 line and an exit code; every abnormal end of a job prints the command that goes on. Names, messages and logs are

@@ -6,6 +6,7 @@ import fcntl
 import os
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ from skybatch.errors import (
     UnknownName,
     UsageError,
 )
+from skybatch.formats.masking import masked
 from skybatch.journal.journal import Journal
 from skybatch.journal.lock import JobLock, is_held
 from skybatch.journal.reading import Reader
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
 CODES = ("stored", "current")
 DONE = frozenset({"published", "cleaned"})
+DAMAGED = "damaged"  # the state of a job whose journal cannot be read
+FAILED = frozenset({"failed", "conflict", DAMAGED})  # what stands so waits for someone to mend something
+LISTED_MAX = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,11 +180,14 @@ jobs = all_jobs
 def find_job(reference: str | None = None) -> Job:
     """The job with this id, unique prefix, or `last`; None: the one that stands unfinished.
 
-    Raises JobNotFound, or UsageError listing the candidates when there are several.
+    Of several unfinished ones it is the one that has not failed, if there is just one. Raises JobNotFound, or
+    UsageError listing the candidates, newest first, when there are several.
     """
     known = all_jobs()
     if reference is None:
-        return _only([job for job in known if _is_unfinished(job)], "unfinished job")
+        unfinished = [(job, state) for job in known if (state := _state(job)) not in DONE]
+        halted = [job for job, state in unfinished if state not in FAILED]
+        return _only(halted if len(halted) == 1 else [job for job, _ in unfinished], "unfinished job")
     if reference == "last":
         if not known:
             raise JobNotFound("there are no jobs yet")
@@ -188,11 +196,11 @@ def find_job(reference: str | None = None) -> Job:
     return _only(exact or [job for job in known if job.id.startswith(reference)], f"job {reference!r}")
 
 
-def _is_unfinished(job: Job) -> bool:
+def _state(job: Job) -> str:
     try:
-        return job.state not in DONE
+        return job.state
     except JournalError:
-        return True
+        return DAMAGED
 
 
 def _only(found: list[Job], what: str) -> Job:
@@ -200,8 +208,18 @@ def _only(found: list[Job], what: str) -> Job:
         return found[0]
     if not found:
         raise JobNotFound(f"there is no {what}; see: skybatch list")
-    listed = "\n".join(f"  {job.id}  {job.name}" for job in found[-20:])
+    listed = "\n".join(map(_listed, found[: -LISTED_MAX - 1 : -1]))
     raise UsageError(f"more than one {what}; say which:\n{listed}")
+
+
+def _listed(job: Job) -> str:
+    """A job among several: id, state, when it was made, its outputs."""
+    try:
+        made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.spec.created_at))
+        outputs = ", ".join(masked(fields["path"]) for fields in job.spec.outputs)
+    except JournalError:
+        made = outputs = "-"
+    return f"  {job.id}  {_state(job):9}  {made}  {outputs}"
 
 
 def resume(

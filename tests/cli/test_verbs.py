@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from skybatch.cli.main import SIGPIPE_CODE, invoke
-from skybatch.engine.job import Job
+from skybatch.engine.folder import JobFolder
+from skybatch.engine.job import Job, find_job
+from skybatch.journal.journal import Journal
 from tests.cli import jobs_in_states
 from tests.cli.jobs_in_states import STATES, WHOLE, Place
 
@@ -300,7 +302,21 @@ def test_several_unfinished_jobs_are_listed_not_guessed(place: Place, capsys: py
     shutil.copytree(place.job.folder.path, other)
     assert invoke(["resume"]) == 2
     said = capsys.readouterr().err
-    assert place.job.id in said and other.name in said
+    newest, oldest = said.splitlines()[1:]
+    assert newest.split()[:2] == [place.job.id, "running"] and oldest.split()[0] == other.name
+    assert all(str(place.output) in line for line in (newest, oldest))
+
+
+@only("killed")
+def test_of_several_unfinished_jobs_the_one_that_has_not_failed_is_meant(place: Place) -> None:
+    failed = JobFolder(place.job.folder.path.with_name("zzzzzzzzzzzz"))
+    shutil.copytree(place.job.folder.path, failed.path)
+    with Journal.open(failed.journal) as journal:
+        journal.set_state("failed", "for the test")
+    assert find_job().id == place.job.id
+    assert invoke(["clean", "--state", "failed", place.job.id]) == 2
+    assert invoke(["clean", "--state", "failed"]) == 0
+    assert place.job.folder.path.exists() and not failed.path.exists()
 
 
 @only("finished")

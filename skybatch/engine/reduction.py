@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from skybatch.errors import SegmentDamaged
@@ -48,6 +48,7 @@ class Results:
     writer: SegmentWriter
     idx: int  # the output's
     folder: str  # of its segments
+    index_of: Callable[[str], segments.Index] = field(default_factory=segments.remembering, compare=False)
 
     def path(self, segment: Segment) -> str:
         """The segment's file or object."""
@@ -57,14 +58,14 @@ class Results:
         """One range's bytes after the other, checked. Raises SegmentDamaged."""
         path = self.path(segment)
         version = segment.info["files"][self.idx].get("version")
-        return segments.payloads(segments.read_index(path), run.start, run.end, version)
+        return segments.payloads(self.index_of(path), run.start, run.end, version)
 
     def piece(self, run: Run, segment: Segment) -> Piece:
         """The bytes of one winner in an object store. Raises SegmentDamaged."""
         file, path = segment.info["files"][self.idx], self.path(segment)
         offset, length = 0, file["data"]
         if (run.start, run.end) != (segment.start, segment.end):
-            part = segments.read_index(path).part(run.start, run.end)
+            part = self.index_of(path).part(run.start, run.end)
             offset, length = part[0].offset, sum(entry.length for entry in part)
         return Piece(path, offset, length, file.get("version"))
 
@@ -84,7 +85,7 @@ class Results:
             raise SegmentDamaged(f"{masked(path)}: not there") from None
         if found.size != file["size"] or file.get("version") not in (None, found.version):
             raise SegmentDamaged(f"{masked(path)}: not what it was when it was stored")
-        segments.read_index(path)
+        self.index_of(path)
 
 
 class Reduction(ABC):

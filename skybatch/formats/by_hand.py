@@ -196,5 +196,6 @@ def _put_together(
 
 
 def _payloads(parts: Iterable[Part]) -> Iterator[bytes]:
+    index_of = segment.remembering()
     for part in parts:
-        yield from segment.payloads(segment.read_index(part.path), part.start, part.end)
+        yield from segment.payloads(index_of(part.path), part.start, part.end)

@@ -37,6 +37,7 @@ class Merger:
         """
         storage.make_folders(os.path.dirname(path))
         self.path = path
+        self._index_of = segment.remembering()
         self.went_on = mark is not None and self._go_on(mark)
         if not self.went_on:
             storage.unlink_if_there(path)
@@ -73,7 +74,7 @@ class Merger:
         """Append the results of items `start` to `end`. Raises SegmentDamaged unless they are as they were sealed."""
         source = _open(path)
         try:
-            index = segment.index_of(source, path)
+            index = self._index_of(path)
             segment.check_payloads(source, index, start, end)
             chosen = index.part(start, end)
             offset = chosen[0].offset

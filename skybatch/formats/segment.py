@@ -12,8 +12,10 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from skybatch.errors import SegmentDamaged
@@ -26,6 +28,7 @@ FLUSH_SIZE = 1 << 20
 OBJECT_SIZE = 32 << 20
 """A segment that goes to an object store is sealed at this size: so much of it is held in memory."""
 _BLOCK = 4 << 20
+_REMEMBERED = 8  # indexes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,17 +194,34 @@ class Index:
 
     def entries(self) -> list[Entry]:
         """All ranges, in order."""
-        return [
-            Entry(start=start, end=end, offset=offset, length=length, crc=crc, attempt=attempt)
-            for start, end, offset, length, crc, attempt in RECORD.iter_unpack(self.records)
-        ]
+        return self._cut(0, self._count)
 
     def part(self, start: int, end: int) -> list[Entry]:
         """The ranges of items `start` to `end`. Raises SegmentDamaged when none begins or none ends exactly there."""
-        chosen = [entry for entry in self.entries() if entry.start <= end and entry.end >= start]
+        chosen = self._cut(max(0, self._with(start)), self._with(end) + 1)
         if not chosen or chosen[0].start != start or chosen[-1].end != end:
             raise SegmentDamaged(f"{self.path}: items {start}-{end} are not whole ranges of this segment")
         return chosen
+
+    @property
+    def _count(self) -> int:
+        return len(self.records) // RECORD.size
+
+    def _with(self, item: int) -> int:
+        """Which record an item is in; -1 when it comes before all of them."""
+        return bisect_right(range(self._count), item, key=self._first_item) - 1
+
+    def _first_item(self, record: int) -> int:
+        start: int = RECORD.unpack_from(self.records, record * RECORD.size)[0]
+        return start
+
+    def _cut(self, first: int, stop: int) -> list[Entry]:
+        return [
+            Entry(start=start, end=end, offset=offset, length=length, crc=crc, attempt=attempt)
+            for start, end, offset, length, crc, attempt in RECORD.iter_unpack(
+                self.records[first * RECORD.size : stop * RECORD.size]
+            )
+        ]
 
 
 def index_path(path: str) -> str:
@@ -222,7 +242,7 @@ def read_index(path: str | Path) -> Index:
         except OSError as error:
             raise SegmentDamaged(f"{path}: {error.strerror}") from error
         try:
-            return index_of(fd, path)
+            return _index_of(fd, path)
         finally:
             os.close(fd)
     from skybatch.formats import stores
@@ -238,8 +258,12 @@ def read_index(path: str | Path) -> Index:
     return _checked(path, records, crc, data_crc, None)
 
 
-def index_of(fd: int, path: str) -> Index:
-    """The index of a segment that is open; `path` is for messages. Raises SegmentDamaged."""
+def remembering() -> Callable[[str], Index]:
+    """A `read_index` that knows the last few it has read: winners that follow one another may share segments."""
+    return lru_cache(maxsize=_REMEMBERED)(read_index)
+
+
+def _index_of(fd: int, path: str) -> Index:
     size = os.fstat(fd).st_size
     count, crc, data_crc = _trailer(os.pread(fd, TRAILER.size, max(0, size - TRAILER.size)), path)
     data_size = size - TRAILER.size - count * RECORD.size

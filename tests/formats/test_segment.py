@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skybatch.errors import SegmentDamaged
-from skybatch.formats.segment import TRAILER, SegmentFile, check_payloads, payloads, read_index
+from skybatch.formats.segment import TRAILER, SegmentFile, check_payloads, payloads, read_index, remembering
 
 Batches = list[tuple[int, bytes]]  # items, payload
 
@@ -43,6 +43,30 @@ def test_part_of_a_segment_is_whole_ranges(tmp_path: Path) -> None:
     assert list(payloads(index, 2, 4)) == [b"bbb", b"c"]
     with pytest.raises(SegmentDamaged, match="not whole ranges"):
         index.part(1, 4)
+
+
+def test_any_part_is_found_and_nothing_else(tmp_path: Path) -> None:
+    index = read_index(write(tmp_path, [(3, b"a"), (1, b""), (2, b"b"), (4, b"c")], first=5))
+    starts, ends = [5, 8, 9, 11], [7, 8, 10, 14]
+    for start in range(17):
+        for end in range(start, 17):
+            if start in starts and end in ends:
+                found = index.part(start, end)
+                assert [entry.start for entry in found] == [at for at in starts if start <= at <= end]
+                assert found[-1].end == end
+            else:
+                with pytest.raises(SegmentDamaged, match="not whole ranges"):
+                    index.part(start, end)
+
+
+def test_an_index_is_read_once_for_winners_that_share_a_segment(tmp_path: Path) -> None:
+    path = write(tmp_path, [(1, b"a"), (1, b"b"), (1, b"c")])
+    index_of = remembering()
+    before = index_of(str(path))
+    path.unlink()
+    assert index_of(str(path)) is before
+    with pytest.raises(SegmentDamaged):
+        remembering()(str(path))
 
 
 def test_every_altered_payload_byte_is_noticed(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,7 +24,16 @@ FAR_WINDOW_SIZE = 4 << 20
 ENDINGS = (".jsonl", ".ndjson", ".json")
 """Names of files that are read of a folder; what they are compressed with may follow."""
 OPEN_FILES = 16
+TOGETHER = 128
+"""Lines that are parsed at once where ranges are smaller: one by one these would cost more than their content."""
 _BOM = b"\xef\xbb\xbf"
+
+
+class Lines(list["bytes | None"]):
+    """The lines of a window, and the items of those that were parsed last."""
+
+    parsed_from = 0
+    parsed: Sequence[Item] = ()
 
 
 @dataclass
@@ -84,10 +93,10 @@ class JsonReader(WindowReader):
         last = index.records[index.reach(row, FAR_WINDOW_SIZE if far else WINDOW_SIZE)] - 1
         return max(start, min(end, last))
 
-    def read_window(self, start: int, end: int) -> list[bytes | None]:
+    def read_window(self, start: int, end: int) -> Lines:
         """The lines of items `start` to `end`; None for one that is too long."""
         index = self._ready()
-        lines: list[bytes | None] = []
+        lines = Lines()
         while start <= end:
             row = index.before(start)
             stop = min(index.after(end), index.end_of(index.file_of(row)))
@@ -98,11 +107,25 @@ class JsonReader(WindowReader):
 
     def decode(self, window: Any, first: int, start: int, end: int) -> list[Item]:
         """Parse the lines of items `start` to `end`. Raises RecordError."""
+        at, stop = start - first, end - first + 1
+        if stop - at < TOGETHER:
+            self._parse_ahead(window, at, stop)
+            if window.parsed:
+                return list(window.parsed[at - window.parsed_from : stop - window.parsed_from])
         try:
-            return self._parser.parse(window[start - first : end - first + 1])
+            return self._parser.parse(window[at:stop])
         except NotARecord as fault:
             item = start + fault.position
             raise RecordError(f"{self._place(item)}: {fault}", item=item) from None
+
+    def _parse_ahead(self, window: Lines, at: int, stop: int) -> None:
+        """Have the lines from `at` parsed, and some that follow; none where one of them is no record."""
+        if window.parsed_from <= at and stop <= window.parsed_from + len(window.parsed):
+            return
+        try:
+            window.parsed_from, window.parsed = at, self._parser.parse(window[at : at + TOGETHER])
+        except NotARecord:
+            window.parsed = ()
 
     def _found(self) -> Iterator[InputFile]:
         """The files; of folders, those that are named like one of JSON Lines."""

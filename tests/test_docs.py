@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from skybatch import errors
+from skybatch.cli.doctor import EXTRAS
 from skybatch.cli.exits import EXIT_CODES
 from skybatch.cli.main import VERBS
 from skybatch.formats import batchfiles, segment
@@ -51,6 +53,16 @@ def test_the_plugin_has_five_lines() -> None:
 def test_the_readme_names_every_command() -> None:
     commands = re.findall(r"^\| `skybatch ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert commands == list(VERBS)
+
+
+def test_the_extras_are_those_of_the_readme_and_of_the_doctor() -> None:
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        extras = set(tomllib.load(file)["project"]["optional-dependencies"]) - {"servers", "dev"}
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert {name: purpose.replace("`", "") for name, purpose in rows} == {
+        name: purpose for name, (_, purpose) in EXTRAS.items()
+    }
+    assert set(EXTRAS) == extras
 
 
 @pytest.mark.parametrize("source", PAGES, ids=lambda path: path.name)

@@ -20,7 +20,15 @@ from skybatch.errors import SkybatchError
 LEAST_PYTHON = (3, 11)
 LEAST_SQLITE = (3, 35)
 LEAST_FREE = 1 << 30  # bytes
-EXTRAS = {"image": "PIL", "psutil": "psutil"}  # what each optional part imports
+EXTRAS = {
+    "parquet": ("pyarrow", "ParquetReader and ParquetWriter"),
+    "image": ("PIL", "ImageReader and ImageWriter"),
+    "zstd": ("zstandard", "files compressed with zstd, .zst"),
+    "s3": ("s3fs", "paths that begin with s3://"),
+    "gcs": ("gcsfs", "paths that begin with gs://"),
+    "testing": ("pytest", "tests of formats of your own"),
+}
+"""What each optional part imports, and what it is for."""
 
 
 @click.command()
@@ -46,7 +54,7 @@ def checks() -> Iterator[Check]:
     yield _attempt("job folders", _home)
     yield _attempt("filesystem", _filesystem)
     yield _attempt("free space", _space)
-    yield _extras()
+    yield from _extras()
     yield from _plugins()
 
 
@@ -94,10 +102,15 @@ def _space() -> str:
     return f"{free / 1e9:,.1f} GB at {home()}"
 
 
-def _extras() -> Check:
-    there = {name: importlib.util.find_spec(module) is not None for name, module in EXTRAS.items()}
-    found = ", ".join(f"{name} {'there' if present else 'missing'}" for name, present in there.items())
-    return Check(name="extras", ok=True, found=found, remedy=None)
+def _extras() -> Iterator[Check]:
+    for name, (module, purpose) in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        yield Check(
+            name=f"extra {name}",
+            ok=True,
+            found=f"{'there' if there else 'not there'}, for {purpose}",
+            remedy=None if there else f"to have it: pip install 'skybatch[{name}]'",
+        )
 
 
 def _plugins() -> Iterator[Check]:

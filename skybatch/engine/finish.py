@@ -151,8 +151,12 @@ class Finishing:
             self._journal.set_progress(row.idx, {"owner": place.owner, "handle": composer.handle})
         reach("composing")
         reduction = Composing(results, composer)
-        self._take_in_all(reduction, row.idx)
-        reduction.finish()
+        try:
+            self._take_in_all(reduction, row.idx)
+            reduction.finish()
+        except Exception:
+            reduction.close()  # else parts arrive in an upload that a revocation has aborted
+            raise
         return composer
 
     def _take_in_all(self, reduction: Reduction, idx: int) -> None:

@@ -57,7 +57,7 @@ class Loop:
         code: str,
         on_progress: Callable[[Loop], None],
         before_commit: Callable[[Changes], None],
-        on_commit: Callable[[Changes], None],
+        on_commit: Callable[[Changes], Stop | None],
         notify: Callable[..., None],
     ) -> None:
         self._journal, self._workers, self._selector = journal, executor_workers, selector
@@ -171,7 +171,7 @@ class Loop:
             reach("before-commit")
             self._journal.commit(changes)
             reach("after-commit")
-            self._on_commit(changes)
+            self.stop = self.stop or self._on_commit(changes)
         out, self._out = self._out, []
         for number, frame in out:
             self._workers.send(number, frame)

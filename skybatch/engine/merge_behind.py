@@ -11,8 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from skybatch.engine.loop import Stop
 from skybatch.engine.reduction import Reduction
+from skybatch.errors import ResultError, SkybatchError
+from skybatch.formats.base import Restart
+from skybatch.formats.masking import masked
+from skybatch.formats.stores import retrying
 from skybatch.journal.reading import Reader
+from skybatch.worker.fault import describe
 
 TOGETHER_S = 0.05
 """Commits that come within this time are taken in together."""
@@ -25,7 +31,7 @@ class MergeBehind:
         self._begin, self._journal, self._past_dead = begin, journal, past_dead
         self._reduction: Reduction | None = None
         self._progress: dict[str, Any] | None = None
-        self._told, self._stop = threading.Event(), threading.Event()
+        self._told, self._stop, self._given_up = threading.Event(), threading.Event(), threading.Event()
         self.error: Exception | None = None  # why it failed
         self._thread = threading.Thread(target=self._run, daemon=True, name="skybatch_merge")
         self._thread.start()
@@ -44,36 +50,57 @@ class MergeBehind:
 
         What failed is found again by the reduce, which says so; `error` tells it what to expect.
         """
-        self._end()
+        self._end(None)
         if self.error is not None and self._reduction is not None:
             self._reduction.close()
             return None
         return self._reduction
 
-    def abandon(self) -> None:
-        """End the thread soon; what was merged is left to a later engine."""
-        self._end()
-        if self._reduction is not None:
+    def abandon(self, timeout_s: float | None = None) -> None:
+        """End the thread soon; what was merged is left to a later engine.
+
+        What a store does not answer is not asked again. A thread that still waits after the timeout is left to itself.
+        """
+        self._given_up.set()
+        self._end(timeout_s)
+        if self._reduction is not None and not self._thread.is_alive():
             self._reduction.close()
 
-    def _end(self) -> None:
+    def refusal(self, path: str) -> Stop | None:
+        """The end of the job, when the output at `path` cannot be made, whatever is still mapped: a result that does
+        not fit in it, or a fault in its assembler. What may be put right until the end is none.
+        """
+        error = self.error
+        if isinstance(error, ResultError):
+            return Stop(state="failed", cause=f"output {masked(path)}: {error}", exit_code=1)
+        if error is None or isinstance(error, (Restart, SkybatchError, OSError)):
+            return None
+        told = describe(error)
+        cause = f"reduce of output {masked(path)}: {told['message']}"
+        return Stop(state="failed", cause=cause, exit_code=1, traceback=told["traceback"])
+
+    def _end(self, timeout_s: float | None) -> None:
         self._stop.set()
         self._told.set()
-        self._thread.join()
+        self._thread.join(timeout_s)
 
     def _run(self) -> None:
         try:
-            self._reduction = self._begin()
-            with Reader(self._journal) as journal:
-                while self._told.wait() and not self._stop.wait(TOGETHER_S):
-                    self._told.clear()
-                    self._reduction.advance(
-                        journal.settled(self._reduction.next, dead=self._past_dead),
-                        on_progress=self._note,
-                        stopping=self._stop.is_set,
-                    )
+            with retrying.unless(self._given_up):
+                self._merge()
         except Exception as error:
             self.error = error
+
+    def _merge(self) -> None:
+        self._reduction = self._begin()
+        with Reader(self._journal) as journal:
+            while self._told.wait() and not self._stop.wait(TOGETHER_S):
+                self._told.clear()
+                self._reduction.advance(
+                    journal.settled(self._reduction.next, dead=self._past_dead),
+                    on_progress=self._note,
+                    stopping=self._stop.is_set,
+                )
 
     def _note(self, progress: dict[str, Any]) -> None:
         self._progress = progress

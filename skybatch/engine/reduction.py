@@ -235,6 +235,10 @@ class Composing(Reduction):
                 self.composer.add_bytes(footer)
             self.composer.prepare()
 
+    def close(self) -> None:
+        """End what was begun and failed."""
+        self.composer.close()
+
 
 @contextmanager
 def _some_lost() -> Iterator[None]:

@@ -54,6 +54,8 @@ T = TypeVar("T")
 LOG_CAP = 10 << 20
 REVOCATIONS_MAX = 3
 """How often one run maps ranges again whose stored results were lost, before it gives the storage up."""
+ABANDONED_S = 2.0
+"""So long a merge may take to end when the engine leaves: one that waits for a store must not hold up Ctrl-C."""
 EARLY_WORKERS = 2
 """How many workers start before the length is known: enough to hide their start, few enough for a tiny job."""
 
@@ -180,7 +182,7 @@ class Engine:
                     workers.close()
                 finally:
                     for merging in self.merging.values():
-                        merging.abandon()
+                        merging.abandon(ABANDONED_S)
                     control.close()
                     self.journal.close()
                     if self.display is not None:
@@ -245,12 +247,15 @@ class Engine:
             if progress is not None:
                 changes.progress[idx] = progress
 
-    def _tell_merging(self, changes: Changes) -> None:
+    def _tell_merging(self, changes: Changes) -> Stop | None:
+        """Have what was committed merged; why nothing more need be mapped, when an output cannot be made."""
         if changes.progress:
             reach("progress-committed")
         if changes.won or changes.dead:
             for merging in self.merging.values():
                 merging.tell()
+        refusals = (merging.refusal(self.spec.outputs[idx]["path"]) for idx, merging in self.merging.items())
+        return next(filter(None, refusals), None)
 
     # Planning and mapping
 

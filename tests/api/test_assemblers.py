@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,14 @@ def unmappable(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"id": -2} for _ in batch]
 
 
+def slow_later(batch: list[dict[str, Any]], notes: str) -> list[dict[str, Any]]:
+    if batch[0]["id"] >= 40:
+        time.sleep(0.01)
+    with open(notes, "a") as file:
+        file.write("mapped\n")
+    return batch
+
+
 def table(keys: list[str]) -> str:
     lines = [
         "\t".join([str(index), *([str(index**2) if index >= 30 else ""] if len(keys) > 1 else [])])
@@ -120,6 +129,19 @@ def test_a_result_that_does_not_fit_fails_the_job_naming_the_output(tmp_path: Pa
     assert "skybatch resume" in str(caught.value) and not output.exists()
     with pytest.raises(JobFailed, match="item 17"):
         skybatch.resume(caught.value.job_id)
+
+
+def test_a_result_that_does_not_fit_is_told_before_all_is_mapped(tmp_path: Path) -> None:
+    output, notes = tmp_path / "out.tsv", tmp_path / "notes"
+    with pytest.raises(JobFailed, match=r"out\.tsv: item 17: does not fit"):
+        Dataset(Numbers("", 2000)).map(
+            slow_later,
+            output=Table(str(output), refused=17),
+            batch_size=1,
+            workers=1,
+            mapper_args={"notes": str(notes)},
+        )
+    assert len(notes.read_text().splitlines()) < 2000 and not output.exists()
 
 
 def test_a_fault_of_an_assembler_is_told_with_its_traceback(tmp_path: Path) -> None:

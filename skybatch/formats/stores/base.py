@@ -113,3 +113,6 @@ class Composer(ABC):
     @abstractmethod
     def finish(self, *, replaces: str | None = ANYTHING) -> ObjectInfo:
         """The atomic step; `replaces` and FileExistsError as for `Store.put`, the owner token included."""
+
+    def close(self) -> None:
+        """End what still runs, when nothing will be added any more and `finish` is not to come; the handle stays."""

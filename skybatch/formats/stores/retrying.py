@@ -71,7 +71,7 @@ def call(what: str, attempt: Callable[[], T]) -> T:
     """
     import tenacity
 
-    patience, given_up = patience_s(), getattr(_of_thread, "given_up", None) or threading.Event()
+    patience, given_up = patience_s(), until_given_up()
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: kind_of(error) is Kind.TRANSIENT),
         wait=tenacity.wait_random_exponential(multiplier=2 * FIRST_WAIT_S, min=FIRST_WAIT_S, max=LONGEST_WAIT_S),
@@ -86,6 +86,11 @@ def call(what: str, attempt: Callable[[], T]) -> T:
     except Exception as error:
         told = told_error(what, error, patience)
     raise told  # outside of the handler, so that the store's own error, which may hold secrets, is not chained
+
+
+def until_given_up() -> threading.Event:
+    """The event of the innermost `unless` that this thread is in; else one that is nobody's yet."""
+    return getattr(_of_thread, "given_up", None) or threading.Event()
 
 
 @contextmanager

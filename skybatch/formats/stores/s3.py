@@ -288,7 +288,7 @@ class S3Store(Store):
         part = max(PART_SIZE, math.ceil(size / MAX_PARTS))
         upload = self.begin_upload(path, owner)
 
-        given_up = threading.Event()
+        given_up = retrying.until_given_up()  # the parts go up in other threads
 
         def send(start: int) -> str:
             data = _slice_of(file, start, min(part, size - start))

@@ -62,15 +62,20 @@ class S3Composer(Composer):
             with self._ending_together():
                 self._prepare()
 
+    def close(self) -> None:
+        self._given_up.set()
+        self._upload.end()
+
     @contextmanager
     def _ending_together(self) -> Iterator[None]:
         """What fails ends the uploads that run; a signal does not even wait for them."""
         try:
             yield
-        except BaseException as error:
+        except Exception:
+            self.close()
+            raise
+        except BaseException:
             self._given_up.set()
-            if isinstance(error, Exception):
-                self._upload.end()
             raise
 
     def _prepare(self) -> None:

@@ -57,9 +57,9 @@ def list_batch_files(output_path: str, job_id: str) -> list[str]:
 
 def concatenate_batches_to_output(output_path: str, job_id: str) -> None:
     """Merge the batch files into one JSON Lines file at `output_path`, a file at a time in memory."""
-    from skybatch.formats import merge
+    from skybatch.formats import joining
 
-    merge.concatenate(batchfiles.list_files(output_path, job_id), staging.target(output_path))
+    joining.concatenate(batchfiles.list_files(output_path, job_id), staging.target(output_path))
 
 
 def delete_batch_files(output_path: str, job_id: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from skybatch import JsonWriter
 from skybatch.errors import MissingBatches, SegmentDamaged
-from skybatch.formats import batchfiles, merge, staging, storage
+from skybatch.formats import batchfiles, joining, staging, storage
 from skybatch.formats.batchfiles import Stretch
 from skybatch.formats.merge import Merger, Piece
 from skybatch.formats.segment import SegmentFile
@@ -97,10 +97,10 @@ def test_concatenation_replaces_the_target_only_when_all_files_are_there(tmp_pat
     for name in "ab":
         (tmp_path / name).write_text(name * 3)
     target = tmp_path / "new" / "out"
-    merge.concatenate([str(tmp_path / "a"), str(tmp_path / "b")], str(target))
+    joining.concatenate([str(tmp_path / "a"), str(tmp_path / "b")], str(target))
     assert target.read_text() == "aaabbb"
     with pytest.raises((OSError, SegmentDamaged)):
-        merge.concatenate([str(tmp_path / "b"), str(tmp_path / "gone")], str(target))
+        joining.concatenate([str(tmp_path / "b"), str(tmp_path / "gone")], str(target))
     assert target.read_text() == "aaabbb"
     assert list(target.parent.iterdir()) == [target]
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from skybatch.engine.finish import results_of
@@ -19,6 +22,10 @@ from skybatch.journal.rows import FailureRow, OutputRow, Run, Segment
 if TYPE_CHECKING:
     from skybatch.engine.run import Engine
 
+TOLD_MAX = 10
+"""So many lost results are told one by one."""
+LOOKED_AT_AT_ONCE, TAKEN_AT_ONCE = 16, 1000
+
 
 def revoke(engine: Engine, first: LostResults) -> None:
     """Revoke the winner that was found lost, and every other one that is, in one transaction.
@@ -31,19 +38,18 @@ def revoke(engine: Engine, first: LostResults) -> None:
     engine.merging.clear()
     unpublished = [row for row in engine.journal.outputs() if row.state in ("open", "publishing")]
     checked = [_stored(engine, row, first) for row in unpublished]
-    lost: list[tuple[Run, str]] = []
-    for run, segment in engine.journal.winners():
-        cause = str(first) if run == first.run else _damage(checked, run, segment)
-        if cause is not None:
-            lost.append((run, cause))
+    lost = list(_lost(engine, checked, first))
     if not lost:
         raise first
     for row in unpublished:
         _abort(engine, row)
     failures = [_failure(run, cause) for run, cause in lost]
     engine.journal.revoke([run for run, _ in lost], failures, [row.idx for row in unpublished])
-    for run, cause in lost:
+    for run, cause in lost[:TOLD_MAX]:
         _say(f"skybatch: {cause}; items {run.start}-{run.end} are mapped again")
+    if len(lost) > TOLD_MAX:
+        rest = f"{len(lost) - TOLD_MAX} more lost results are mapped again"
+        _say(f"skybatch: {rest}; to see them: skybatch errors -n 0 {engine.spec.id}")
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,10 @@ class _BatchFiles:
                 raise SegmentDamaged(f"{masked(self.folder)}/{name}: not there")
 
 
-def _stored(engine: Engine, row: OutputRow, first: LostResults) -> Results | _BatchFiles | None:
+_Stored = Results | _BatchFiles | None
+
+
+def _stored(engine: Engine, row: OutputRow, first: LostResults) -> _Stored:
     """What is to be looked through for an output; None for one whose writer keeps its files to itself."""
     writer, job_id = engine.formats.writers[row.idx], engine.spec.id
     if isinstance(writer, SegmentWriter):
@@ -72,7 +81,18 @@ def _stored(engine: Engine, row: OutputRow, first: LostResults) -> Results | _Ba
     return _BatchFiles(batchfiles.folder(writer.path, job_id), names)
 
 
-def _damage(outputs: list[Results | _BatchFiles | None], run: Run, segment: Segment) -> str | None:
+def _lost(engine: Engine, outputs: list[_Stored], first: LostResults) -> Iterator[tuple[Run, str]]:
+    """Every winner that is lost, with the cause; many are looked at at a time, for stores take their time to answer."""
+    with ThreadPoolExecutor(LOOKED_AT_AT_ONCE, "skybatch_look") as pool:
+        winners = engine.journal.winners()
+        while some := list(islice(winners, TAKEN_AT_ONCE)):
+            causes = pool.map(lambda winner: _damage(outputs, *winner), some)
+            for (run, _), cause in zip(some, causes, strict=True):
+                if run == first.run or cause is not None:
+                    yield run, str(first) if run == first.run else str(cause)
+
+
+def _damage(outputs: list[_Stored], run: Run, segment: Segment) -> str | None:
     for stored in outputs:
         try:
             if stored is not None:
@@ -91,9 +111,7 @@ def _abort(engine: Engine, row: OutputRow) -> None:
 
 
 def _failure(run: Run, cause: str) -> FailureRow:
-    return FailureRow(
-        start=run.start, end=run.end, attempt=run.attempt, kind="storage", message=cause, at=time.time()
-    )
+    return FailureRow(start=run.start, end=run.end, attempt=run.attempt, kind="storage", message=cause, at=time.time())
 
 
 def _say(text: str) -> None:

@@ -21,6 +21,10 @@ reduction.CHECKPOINT_S = merge_behind.TOGETHER_S = 0
 """
 PATCHED_RESUME = EVERY_PIECE + "from skybatch.cli.main import main; main()"
 PATCHED_SCRIPT = EVERY_PIECE + f"import runpy; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+TELLS_ONE_RESUME = """
+from skybatch.engine import revoking
+revoking.TOLD_MAX = 1
+from skybatch.cli.main import main; main()"""
 EXPECTED = b"".join(b'{"id":%d,"word":"item %d"}\n' % (index, index**2) for index in range(120))
 
 
@@ -161,6 +165,19 @@ def test_a_custom_writer_s_missing_batch_files_are_written_again(tmp_path: Path)
     assert "are mapped again" in ended.err and missing.name in ended.err
     words = yaml.safe_load((tmp_path / "out" / "words.yaml").read_text())
     assert [row["word"] for row in words] == [f"item {index**2}" for index in range(120)]
+    bench.check(done=True)
+
+
+def test_of_many_lost_results_the_first_are_told_and_the_rest_counted(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, outputs=["json", "yaml"])
+    bench.crash(bench.start(failpoint="reducing:2"))
+    for path in sorted((tmp_path / "out").glob(".sky_batch_tmp/*/words.yaml/*.jsonl"))[:-1]:
+        path.unlink()
+    ended = bench.succeed(bench.spawn(["-c", TELLS_ONE_RESUME, "resume", bench.job_id]))
+    with closing(sqlite3.connect(bench.job_folder / "journal.db")) as sql:
+        (lost,) = sql.execute("SELECT count(*) FROM failures WHERE kind = 'storage'").fetchone()
+    assert lost > 1 and ended.err.count("are mapped again\n") == 1
+    assert f"skybatch: {lost - 1} more lost results are mapped" in ended.err
     bench.check(done=True)
 
 

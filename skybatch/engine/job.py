@@ -315,9 +315,10 @@ def unfinished(home: Path, spec: JobSpec, *, resume: bool) -> Job | None:
         if resume:
             return job
         if job.progress().items_done:
+            same = "" if job.state in FAILED else ", or as here with resume=True (skybatch run --resume)"
             raise UnfinishedJob(
                 f"job {job.id} does the same and stands {job.state}, with results\n"
-                f"  to go on with it: {job.command}\n"
+                f"  to go on with it: {job.command}{same}\n"
                 f"  to begin anew: skybatch clean --unfinished {job.id}"
             )
     note.parent.mkdir(mode=0o700, exist_ok=True)

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from skybatch import plugins
 from skybatch.engine.pools import Pool, get, parse_pool
-from skybatch.engine.spec import ON_ERROR
+from skybatch.engine.spec import ON_ERROR, require_dataclass
 from skybatch.engine.strict_yaml import Section, load, plain
 from skybatch.errors import SkybatchError, UnknownName, UsageError, nearest
 
@@ -71,7 +71,7 @@ class JobFile:
         mapper_reference = section.text("mapper") or ""
         mapper = _placed(section, "mapper", lambda: load_reference(mapper_reference, self.folder))
         return MapArguments(
-            reader=_construct(section.section("input"), plugins.reader, self.folder),
+            reader=_construct(section.section("input"), "input", self.folder),
             limit=section.count(LIMIT, least=1),
             mapper=mapper,
             kwargs=self._keywords(),
@@ -83,7 +83,7 @@ class JobFile:
             for key in (*NUMBERS, *SWITCHES, *PLAIN)
             if self.section.get(key) is not None
         }
-        outputs = [_construct(output, plugins.writer, self.folder) for output in _outputs(self.section)]
+        outputs = [_construct(output, "output", self.folder) for output in _outputs(self.section)]
         return {**given, "output": outputs, **({"pool_name": self.pool} if self.pool else {})}
 
 
@@ -158,10 +158,15 @@ def load_reference(reference: str, folder: Path) -> Any:
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            public = [known for known in vars(found) if not known.startswith("_")]
-            raise UnknownName(f"name in {place}", part, public)
+            raise UnknownName(f"name in {place}", part, _defined_in(found, module))
         found = getattr(found, part)
     return found
+
+
+def _defined_in(found: Any, module: ModuleType) -> list[str]:
+    """What a reference may mean there: whatever can be called, and is not merely imported."""
+    public = {name: value for name, value in vars(found).items() if not name.startswith("_") and callable(value)}
+    return [name for name, value in public.items() if getattr(value, "__module__", None) == module.__name__]
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -199,14 +204,16 @@ def _import_module(name: str) -> ModuleType:
         raise
 
 
-def _construct(section: Section, find: Callable[[str], type], folder: Path) -> Any:
-    """The reader or writer a mapping describes: its type, called with the other keys."""
+def _construct(section: Section, role: str, folder: Path) -> Any:
+    """The reader or writer a mapping describes, for `input` or `output`: its type, called with the other keys."""
+    find: Callable[[str], type] = plugins.reader if role == "input" else plugins.writer
     name = section["type"]
     cls = _placed(section, "type", lambda: load_reference(name, folder) if ":" in name else find(name))
-    if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
-        raise section.error(f"{name} is not a dataclass, as readers and writers are", "type")
+    if not isinstance(cls, type):
+        raise section.error(f"{name} is not a class", "type")
+    _placed(section, "type", lambda: require_dataclass(cls, name))
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    section.require_known({"type", *fields}, f"a {name}")
+    section.require_known({"type", *fields}, f"{role} {name}")
     for field in fields.values():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in section:

@@ -82,13 +82,31 @@ class JobSpec:
             raise JournalDamaged(f"{path}: not a job's spec of this version: {error}") from None
 
 
+def require_dataclass(cls: type, what: str) -> None:
+    """Raise UsageError unless `cls`, of a reader or writer, is a dataclass, with all that looks like its fields."""
+    if not dataclasses.is_dataclass(cls):
+        raise UsageError(
+            f"{what} is not a dataclass; workers make it anew from its fields: decorate it with @dataclass"
+        )
+    known = {field.name for field in dataclasses.fields(cls)}
+    for base in cls.__mro__:
+        missed = [name for name in _annotated(base) if name not in known]
+        if missed and dataclasses.is_dataclass(base) and "__dataclass_fields__" not in vars(base):
+            raise UsageError(
+                f"{what}: {base.__name__} has fields ({', '.join(missed)}) but no @dataclass of its own: decorate it"
+            )
+
+
+def _annotated(cls: type) -> list[str]:
+    """What in the class itself looks like a field."""
+    annotations = inspect.get_annotations(cls).items()
+    return [name for name, hint in annotations if not name.startswith("_") and "ClassVar" not in str(hint)]
+
+
 def fields_of(instance: InputReader | OutputWriter, what: str) -> dict[str, Any]:
     """The fields of a reader or writer, as JSON. Raises UsageError naming the field that cannot be kept."""
     kind = type(instance).__name__
-    if not dataclasses.is_dataclass(instance):
-        raise UsageError(
-            f"{what} {kind} is not a dataclass; workers make it anew from its fields: decorate it with @dataclass"
-        )
+    require_dataclass(type(instance), f"{what} {kind}")
     values = {f.name: getattr(instance, f.name) for f in dataclasses.fields(instance) if f.init}
     for name, value in values.items():
         values[name] = os.fspath(value) if isinstance(value, os.PathLike) else value

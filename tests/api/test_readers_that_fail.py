@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import skybatch
-from skybatch import Dataset, InputReader, JsonWriter
+from skybatch import CounterReader, Dataset, InputReader, JsonWriter
 from skybatch.errors import UsageError
+from skybatch.testing.readers import made_again
 from tests.api import mappers
 
 
@@ -64,3 +65,17 @@ def test_a_class_that_cannot_be_made_from_its_fields_is_refused_before_there_is_
     with pytest.raises(UsageError, match=r"cannot be made anew from its fields \(path\): missing .* 'step'"):
         Dataset(Undecorated("", 2)).map(mappers.double, output=JsonWriter(str(tmp_path / "out.jsonl")))
     assert skybatch.jobs() == []
+
+
+class Forgotten(CounterReader):
+    suffix: str = ".txt"
+
+
+@pytest.mark.parametrize("role", ["job", "suite"])
+def test_fields_without_a_dataclass_of_their_own_are_named(role: str, tmp_path: Path) -> None:
+    """Nothing else would be: the class takes its parent's arguments, and its own fields stay at their defaults."""
+    with pytest.raises(UsageError, match=r"reader Forgotten: Forgotten has fields \(suffix\) but no @dataclass"):
+        if role == "suite":
+            made_again(Forgotten(3))
+        else:
+            Dataset(Forgotten(3)).map(mappers.double, output=JsonWriter(str(tmp_path / "out.jsonl")))

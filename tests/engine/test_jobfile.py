@@ -13,6 +13,7 @@ from skybatch.errors import UnknownName, UsageError
 
 FORMATS = """\
 from dataclasses import dataclass
+from typing import ClassVar
 
 imported = []
 
@@ -27,6 +28,11 @@ class Words:
             raise ValueError("limit must not be negative")
 
 class NoDataclass: pass
+
+class Undecorated(Words):
+    kind: ClassVar[str] = "words"
+    _read: int = 0
+    suffix: str = ".txt"
 
 def upper(batch): return batch
 
@@ -182,7 +188,7 @@ def test_a_mistake_is_named_with_its_place_before_any_code_runs(
         (
             "path: in.txt",
             "path: in.txt, colunm: x",
-            "job.yaml:1: unknown key 'colunm' in a own_formats.py:Words",
+            "job.yaml:1: unknown key 'colunm' in input own_formats.py:Words",
         ),
         (", path: in.txt", "", "job.yaml:1: path is missing: own_formats.py:Words needs it"),
         (
@@ -193,12 +199,18 @@ def test_a_mistake_is_named_with_its_place_before_any_code_runs(
         (
             "py:upper",
             "py:uper",
-            r"job.yaml:2: mapper: unknown name in own_formats.py 'uper'; did you mean 'upper'\?",
+            r"job.yaml:2: mapper: unknown name in own_formats.py 'uper'; did you mean 'upper'\?"
+            "; known: NoDataclass, Undecorated, Words, upper$",
         ),
         ("own_formats.py:upper", "other.py:upper", "job.yaml:2: mapper: .*other.py: no such file"),
         ("own_formats.py:upper", "no.such.place:upper", "mapper: no module named 'no'"),
         ("own_formats.py:upper", "upper", "must be file.py:name or package.module:name"),
         ("py:Words, path: in.txt", "py:NoDataclass", "is not a dataclass"),
+        (
+            "Words, path: in.txt",
+            "Undecorated, path: in.txt, suffix: .md",
+            r"job.yaml:1: type: own_formats.py:Undecorated: Undecorated has fields \(suffix\) but no @dataclass",
+        ),
         (
             "own_formats.py:Words, path: in.txt",
             "jsn, path: x",

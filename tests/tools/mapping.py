@@ -73,5 +73,5 @@ def map_and_fail(folder: Path, mapper: Any, count: int = 40, **options: Any) -> 
     with pytest.raises(skybatch.JobFailed) as caught:
         map_items(folder, mapper, count, **options)
     assert not (folder / "out.jsonl").exists()
-    assert f"skybatch resume {caught.value.job_id}" in str(caught.value)
+    assert caught.value.job_id in caught.value.command and caught.value.command in str(caught.value)
     return Outcome(find_job(caught.value.job_id), folder / "out.jsonl", caught.value)

@@ -14,7 +14,7 @@ from typing import Any
 from skybatch.formats.base import InputReader, Item, OutputWriter, SegmentWriter
 from skybatch.worker import mapper as mappers
 from skybatch.worker import runtime
-from skybatch.worker.fault import describe
+from skybatch.worker.fault import describe_fault
 from skybatch.worker.reading import Loaded
 from skybatch.worker.session import Batch, Session
 
@@ -110,7 +110,7 @@ class Preview(Session):
         stage: str | None,
         error: BaseException | None,
     ) -> None:
-        told = describe(error) if error is not None else {}
+        told = describe_fault(error, stage) if error is not None else {}
         self.done.append(
             Previewed(
                 start=start,

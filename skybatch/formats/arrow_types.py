@@ -6,6 +6,15 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from skybatch.errors import nearest
+
+COMMON = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"),
+    *("string", "large_string", "binary", "date32", "timestamp[us]", "timestamp[us, tz=UTC]", "duration[us]"),
+    *("decimal128(10, 2)", "list<string>", "struct<a: int64>"),
+)
+"""What is proposed for a type that is not known."""
+
 
 class Conflict(TypeError):
     """No type holds both."""
@@ -31,7 +40,7 @@ def parse(text: str) -> Any:
     try:
         return pa.type_for_alias(text)
     except ValueError:
-        raise ValueError(f"no type is called {text!r}") from None
+        raise ValueError(f"no type is called {text!r}{nearest(text, COMMON)}") from None
 
 
 def _unnamed(text: str) -> str:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from skybatch.errors import UsageError
+from skybatch.errors import UsageError, nearest
 from skybatch.formats.base import Assembler, SegmentWriter
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def uncompressed_name(path: str) -> str:
 def check(writer: str, kind: str | None) -> None:
     """Raise UsageError when this compression is not known here."""
     if kind is not None and kind not in ENDINGS:
-        raise UsageError(f"{writer}: compression must be one of {', '.join(ENDINGS)}; not {kind!r}")
+        known = ", ".join(ENDINGS)
+        raise UsageError(f"{writer}: compression must be one of {known}; not {kind!r}{nearest(str(kind), ENDINGS)}")
     if kind == "zstd":
         try:
             import zstandard  # noqa: F401

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from skybatch.formats import storage
 def keep(items: Iterable[Any], folder: Path) -> Path:
     """Write items as JSON Lines to `folder`, under a name made of their content; the same items are kept once.
 
-    One item is in memory at a time. Raises UsageError naming the item that is no dict, or the key whose value JSON
-    would not give back as it is; nothing is left behind then.
+    One item is in memory at a time. Raises UsageError for what has no items, naming the item that is no dict, or the
+    key whose value JSON would not give back as it is; nothing is left behind then.
     """
+    if isinstance(items, (Mapping, str, bytes)) or not isinstance(items, Iterable):
+        raise UsageError(f"from_items takes a list or a generator of dicts, not {type(items).__name__}")
     folder.mkdir(mode=0o700, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".part")  # of mode 0600
     try:

@@ -10,6 +10,10 @@ from skybatch.formats.masking import masked
 
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
 _MESSAGE_SIZE, _TRACEBACK_SIZE = 2_000, 20_000
+_TAKEN_FOR_AN_ITEM = (
+    "TypeError: list indices must be integers or slices, not str",
+    "AttributeError: 'list' object has no attribute 'get'",
+)
 
 
 def describe(error: BaseException) -> dict[str, Any]:
@@ -32,6 +36,14 @@ def describe(error: BaseException) -> dict[str, Any]:
     }
     if isinstance(error, ModuleNotFoundError) and error.name:
         described["missing"] = error.name
+    return described
+
+
+def describe_fault(error: BaseException, stage: str | None) -> dict[str, Any]:
+    """As `describe`, with a hint where a mapper takes its batch for one item."""
+    described = describe(error)
+    if stage == "mapper" and described["message"] in _TAKEN_FOR_AN_ITEM:
+        described["message"] += " (a mapper gets a list of items)"
     return described
 
 

@@ -37,14 +37,23 @@ class Loaded:
         self._decode: Callable[[Any, int, int, int], list[Item]] | None = None
 
     def items(self, start: int, end: int) -> list[Item]:
-        """The items of one range. Raises RecordError."""
+        """The items of one range. Raises RecordError, ResultError for what are no items."""
         decode = self._decode
         items = decode(self._window, self.start, start, end) if decode else self._window[start]
         if type(items) is not list or len(items) != end - start + 1:
             got = f"{len(items)} items" if isinstance(items, list) else type(items).__name__
             asked = f"{end - start + 1} were asked for, both ends included"
             raise ResultError(f"the reader gave {got} for items {start}-{end}; {asked}")
+        if set(map(type, items)) != {dict}:
+            _refuse_others(items, start)
         return items
+
+
+def _refuse_others(items: list[Any], start: int) -> None:
+    """Raise ResultError for the first item that is no dict, nor of a kind of dict."""
+    for index, item in enumerate(items, start):
+        if not isinstance(item, dict):
+            raise ResultError(f"the reader gave {type(item).__name__} as item {index}; an item is a dict", item=index)
 
 
 class Reading:

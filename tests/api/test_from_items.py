@@ -40,6 +40,12 @@ def test_what_was_put_in_comes_out_and_tuples_as_lists() -> None:
     assert len(Dataset.from_items([])) == 0
 
 
+@pytest.mark.parametrize("items", [5, None, {"n": 1}, "text"])
+def test_what_has_no_items_is_refused(items: Any) -> None:
+    with pytest.raises(UsageError, match=f"a list or a generator of dicts, not {type(items).__name__}"):
+        Dataset.from_items(items)
+
+
 @pytest.mark.parametrize(
     ("bad", "told"),
     [

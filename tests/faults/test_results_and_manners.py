@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import skybatch
-from skybatch import Dataset, JsonReader, JsonWriter
+from skybatch import Dataset, InputReader, JsonReader, JsonWriter
 from skybatch.engine.run import LOG_CAP
 from skybatch.errors import JobFailed, UsageError
 from tests.faults import manners
@@ -121,6 +122,38 @@ def test_a_reader_that_miscounts_is_told_by_its_range(more: int, tmp_path: Path)
     (job,) = skybatch.jobs()
     assert any(f"the reader gave {4 + more} items for items 8-11" in row.message for row in job.errors())
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@dataclass
+class Pairs(InputReader):
+    """Its third item is no dict."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def download_batch(self, start_idx: int, end_idx: int, cache_dir: str) -> list[Any]:
+        return [("i", index) if index == 2 else {"i": index} for index in range(start_idx, end_idx + 1)]
+
+
+def test_a_reader_whose_item_is_no_dict_is_told_by_that_item(tmp_path: Path) -> None:
+    output = JsonWriter(str(tmp_path / "out.jsonl"))
+    Dataset(Pairs("")).map(
+        manners.plain, batch_size=4, max_retries=0, output=output, executor="inline", on_error="skip"
+    )
+    (job,) = skybatch.jobs()
+    (failed,) = {(row.item, row.message.partition(": ")[2]) for row in job.errors()}
+    assert failed == (2, "the reader gave tuple as item 2; an item is a dict")
+
+
+def of_a_row(row: Any) -> Any:
+    return {"i": row["i"]}
+
+
+def test_a_mapper_of_one_item_is_told_what_it_gets(tmp_path: Path) -> None:
+    (batch,) = Dataset(Pairs("")).preview(of_a_row, limit=2)
+    assert (batch.error or "").endswith("(a mapper gets a list of items)")
+    with pytest.raises(JobFailed, match="a mapper gets a list of items"):
+        Dataset(Pairs("")).map(of_a_row, max_retries=0, output=JsonWriter(str(tmp_path / "out")), executor="inline")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n\r\n \n", b"\xef\xbb\xbf"])

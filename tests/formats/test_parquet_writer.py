@@ -252,6 +252,7 @@ def test_no_results_make_a_valid_file(column: str | None, names: list[str], tmp_
         ({"row_group_size": 0}, "row_group_size must be a number of rows"),
         ({"column": []}, "column must be a key"),
         ({"schema": {"a": "int65"}}, "column 'a': no type is called 'int65'"),
+        ({"schema": {"a": "strng"}}, "no type is called 'strng'; did you mean 'string'?"),
         ({"schema": {"a": "list<strin>"}}, "no type is called 'strin'"),
         ({"schema": {"a": "string"}, "column": ["aa"]}, "schema has no type for column 'aa'; did you mean 'a'"),
         ({"schema": {}}, "schema must map columns to types"),

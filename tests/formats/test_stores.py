@@ -13,6 +13,7 @@ import pytest
 from skybatch.errors import SegmentDamaged, UsageError
 from skybatch.formats import stores
 from skybatch.formats.stores import ANYTHING, Composer, ObjectInfo, Piece, Store
+from skybatch.formats.stores.buckets import slices
 from skybatch.formats.stores.parts import MIB
 
 STORES = [
@@ -120,8 +121,15 @@ def test_more_than_a_thousand_objects_are_listed_and_deleted(store: Store, bucke
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda path: store.put(path, b"x"), paths))
     assert [info.path for info in store.list(f"{bucket}/many")] == paths
-    store.delete(paths)
+    store.delete(info.path for info in store.list(f"{bucket}/many"))
     assert list(store.list(f"{bucket}/many")) == []
+
+
+def test_of_paths_in_slices_one_slice_is_held() -> None:
+    paths = iter("abcde")
+    sliced = slices(paths, 2)
+    assert next(sliced) == ["a", "b"] and next(paths) == "c"
+    assert list(sliced) == [["d", "e"]]
 
 
 def test_deleting_passes_over_what_is_not_there(store: Store, bucket: str) -> None:

@@ -36,6 +36,13 @@ class Piece(NamedTuple):
     length: int
     version: str | None = None
 
+    def joined(self, following: Piece) -> Piece | None:
+        """Both as one piece, where the other one follows at once in the same object; else None."""
+        end = self.offset + self.length
+        if (self.path, self.version, end) != (following.path, following.version, following.offset):
+            return None
+        return self._replace(length=self.length + following.length)
+
 
 class Store(ABC):
     """One kind of object store."""

@@ -15,14 +15,15 @@ from typing import Any, NamedTuple
 from skybatch.errors import UsageError
 from skybatch.formats.stores import retrying
 from skybatch.formats.stores.base import ANYTHING, Composer, ObjectInfo, Store
+from skybatch.formats.stores.buckets import OWNER_KEY, slices, split
 from skybatch.formats.stores.parts import MIB
 from skybatch.formats.stores.retrying import Kind, Refusal
 from skybatch.formats.stores.settling import altered, looked_first, no_such, settled
 
-OWNER_KEY = "skybatch-owner"
 LARGEST_PUT = 64 * MIB  # larger files go up in chunks
 CHUNK_SIZE = 16 * MIB  # of those; a multiple of 256 KiB
 CALLS_AT_ONCE = 16
+DELETES_WAITING = 1000  # paths held, of those that are to be deleted
 RESUME_INCOMPLETE = 308  # the status of a chunk that is not the last
 
 
@@ -139,8 +140,9 @@ class GCSStore(Store):
             return settled(self, path, owner, refusal)
 
     def delete(self, paths: Iterable[str]) -> None:
-        for _ in self.pool.map(self._delete, paths):
-            pass
+        for some in slices(paths, DELETES_WAITING):
+            for _ in self.pool.map(self._delete, some):
+                pass
 
     def composer(self, path: str, *, scratch: str, owner: str, handle: str | None = None) -> Composer:
         from skybatch.formats.stores.gcs_composer import GCSComposer
@@ -230,12 +232,6 @@ class _Resumable:
         come = answer.headers.get("Range", "")
         self._sent = int(come.rpartition("-")[2]) + 1 if come else 0
         return None
-
-
-def split(path: str) -> tuple[str, str]:
-    """Bucket and key."""
-    bucket, _, key = path.partition("://")[2].partition("/")
-    return bucket, key
 
 
 def told(path: str, resource: dict[str, Any]) -> ObjectInfo:

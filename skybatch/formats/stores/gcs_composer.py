@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from skybatch.errors import SegmentDamaged
 from skybatch.formats.masking import masked
 from skybatch.formats.stores.base import ANYTHING, Composer, ObjectInfo, Piece
+from skybatch.formats.stores.buckets import split
 from skybatch.formats.stores.parts import MIB
 from skybatch.formats.stores.retrying import Kind, Refusal
 from skybatch.formats.stores.settling import altered, looked_first, own, settled
@@ -43,8 +44,8 @@ class GCSComposer(Composer):
         if self._made or not piece.length:
             return
         last = self._waiting[-1] if self._waiting else None
-        if isinstance(last, Piece) and _goes_on(last, piece):
-            self._waiting[-1] = last._replace(length=last.length + piece.length)
+        if isinstance(last, Piece) and (both := last.joined(piece)) is not None:
+            self._waiting[-1] = both
             return
         if len(self._waiting) >= LOOKED_UP_AT_ONCE:
             self._place_waiting()
@@ -155,7 +156,7 @@ class GCSComposer(Composer):
         return f"{self._scratch}/{hashlib.sha256(words).hexdigest()[:40]}"
 
     def _compose(self, path: str, sources: list[ObjectInfo], replaces: str | None) -> ObjectInfo:
-        from skybatch.formats.stores.gcs import condition, metadata, split, told
+        from skybatch.formats.stores.gcs import condition, metadata, told
 
         bucket, key = split(path)
         listed = [
@@ -189,10 +190,6 @@ class GCSComposer(Composer):
         """Raise SegmentDamaged if one of them is not what it was."""
         for info in self._store.pool.map(self._look_up, [Piece(i.path, 0, i.size, i.version) for i in sources]):
             assert info is not None
-
-
-def _goes_on(last: Piece, piece: Piece) -> bool:
-    return (last.path, last.version, last.offset + last.length) == (piece.path, piece.version, piece.offset)
 
 
 def _cuts(span: Piece | bytes) -> list[Piece | bytes]:

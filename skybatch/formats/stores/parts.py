@@ -38,9 +38,8 @@ class PartPlan:
         """Append a piece; the parts that are certain now."""
         if piece.length == 0:
             return
-        held = self._held
-        if held is not None and _goes_on(held, piece):
-            self._held = held._replace(length=held.length + piece.length)
+        if self._held is not None and (both := self._held.joined(piece)) is not None:
+            self._held = both
             return
         yield from self._place_held()
         self._held = piece
@@ -90,7 +89,3 @@ class PartPlan:
         if self._spans:
             yield Part(spans=tuple(self._spans), size=self._have, copied=False)
         self._spans, self._have = [], 0
-
-
-def _goes_on(held: Piece, piece: Piece) -> bool:
-    return (held.path, held.version, held.offset + held.length) == (piece.path, piece.version, piece.offset)

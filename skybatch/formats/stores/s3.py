@@ -13,11 +13,11 @@ from typing import Any
 from skybatch.errors import StorageFailed, UsageError
 from skybatch.formats.stores import retrying
 from skybatch.formats.stores.base import ANYTHING, Composer, ObjectInfo, Piece, Store
+from skybatch.formats.stores.buckets import OWNER_KEY, slices, split
 from skybatch.formats.stores.parts import MIB
 from skybatch.formats.stores.retrying import Kind, Refusal
 from skybatch.formats.stores.settling import altered, looked_first, no_such, settled
 
-OWNER_KEY = "skybatch-owner"
 LARGEST_PUT = 64 * MIB  # larger files go up in parts
 PART_SIZE = 16 * MIB  # of those
 MAX_PARTS = 10_000  # S3's own limit
@@ -157,13 +157,12 @@ class S3Store(Store):
         return ObjectInfo(path=path, size=len(data), version=version_of(made), owner=owner)
 
     def delete(self, paths: Iterable[str]) -> None:
-        keys: dict[str, list[str]] = {}
-        for path in paths:
-            bucket, key = split(path)
-            keys.setdefault(bucket, []).append(key)
-        for bucket, names in keys.items():
-            for start in range(0, len(names), DELETES_AT_ONCE):
-                self._delete(bucket, names[start : start + DELETES_AT_ONCE])
+        for some in slices(paths, DELETES_AT_ONCE):
+            keys: dict[str, list[str]] = {}
+            for bucket, key in map(split, some):
+                keys.setdefault(bucket, []).append(key)
+            for bucket, names in keys.items():
+                self._delete(bucket, names)
 
     def _delete(self, bucket: str, keys: Sequence[str]) -> None:
         def attempt() -> None:
@@ -334,12 +333,6 @@ class _NotDeleted(Exception):
     def __init__(self, error: dict[str, Any]) -> None:
         self.response = {"Error": error}
         super().__init__(f"{error.get('Key')}: {error.get('Message')}")
-
-
-def split(path: str) -> tuple[str, str]:
-    """Bucket and key."""
-    bucket, _, key = path.partition("://")[2].partition("/")
-    return bucket, key
 
 
 def quoted(version: str) -> str:

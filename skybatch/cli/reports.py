@@ -104,8 +104,10 @@ def errors(job: str | None, number: int, as_json: bool) -> None:
         emit_json(failures)
         return
     before = None
-    for failure in failures:
-        _show_failure(failure, before)
+    last = {(failure.start, failure.end): place for place, failure in enumerate(failures)}
+    for place, failure in enumerate(failures):
+        gave_up = failure.dead and last[failure.start, failure.end] == place
+        _show_failure(failure, before, gave_up)
         before = failure.traceback
     if not failures:
         click.echo("skybatch: nothing failed", err=True)
@@ -142,11 +144,11 @@ def _lies_in(start: int, end: int, stretches: list[tuple[int, int]]) -> bool:
     return place >= 0 and stretches[place][0] <= start and end <= stretches[place][1]
 
 
-def _show_failure(failure: Failure, traceback_before: str | None) -> None:
+def _show_failure(failure: Failure, traceback_before: str | None, gave_up: bool) -> None:
     where = f"item {failure.start}" if failure.start == failure.end else f"items {failure.start}-{failure.end}"
     if failure.item is not None and failure.start != failure.end:
         where += f" (at item {failure.item})"
-    what = f"try {failure.attempt}, {failure.kind}{', set aside' if failure.dead else ''}"
+    what = f"try {failure.attempt}, {failure.kind}{', set aside' if gave_up else ''}"
     click.echo(f"{moment(failure.at)}  {where}, {what}: {cell(failure.message)}")
     if failure.traceback and failure.traceback == traceback_before:
         click.echo("    (the same traceback)")

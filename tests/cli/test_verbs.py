@@ -185,6 +185,9 @@ def test_resume_with_another_policy_publishes_without_what_failed_for_good(
 ) -> None:
     assert invoke(["resume", place.job.id]) == 1
     assert f"skybatch resume {place.job.id} --on-error skip" in capsys.readouterr().err
+    assert invoke(["errors", place.job.id]) == 0
+    shown = capsys.readouterr().out
+    assert (shown.count("  item 4, "), shown.count("set aside")) == (2, 2)  # it was tried twice, and set aside once
     assert invoke(["resume", place.job.id, "--on-error", "skip"]) == 3
     assert place.output.read_text() == "".join(f'{{"id":{i}}}\n' for i in range(4))
     assert invoke(["resume", place.job.id, "--on-error", "fail"]) == 2

@@ -10,7 +10,7 @@ import stat
 import sys
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, Mapping, Optional, Sequence
 
 from skybatch.errors import MapperError, UntrustedFolder
@@ -110,14 +110,31 @@ class _StoredModules:
 
 
 class _StoredLoader(SourceFileLoader):
-    """Runs the stored copy; `__file__` is the original where that exists, for data files beside it."""
+    """Runs the stored copy; `__file__` is the original where that exists, for data files beside it.
+
+    Tracebacks name the original as long as it was not written since: lines of the copy are where they are in it.
+    """
 
     def __init__(self, name: str, path: str, original: str) -> None:
         super().__init__(name, path)
         self._original = original
+
+    def get_code(self, fullname: str) -> Optional[CodeType]:
+        """Of the import system: the module's compiled code."""
+        code = super().get_code(fullname)
+        try:
+            is_as_stored = os.stat(self._original).st_mtime_ns <= os.stat(self.path).st_mtime_ns
+        except OSError:
+            return code
+        return _said_to_be_of(code, self._original) if code is not None and is_as_stored else code
 
     def exec_module(self, module: ModuleType) -> Any:
         """Of the import system: run the module's code in its namespace."""
         if os.path.exists(self._original):
             module.__file__ = self._original
         return super().exec_module(module)
+
+
+def _said_to_be_of(code: CodeType, file: str) -> CodeType:
+    constants = tuple(_said_to_be_of(each, file) if isinstance(each, CodeType) else each for each in code.co_consts)
+    return code.replace(co_filename=file, co_consts=constants)

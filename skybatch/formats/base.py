@@ -231,12 +231,11 @@ class SegmentWriter(OutputWriter):
         return b""
 
     def upload_batch(self, results: list[Item], start_idx: int, end_idx: int, job_id: str) -> str:
-        """Store one batch in a file of its own, as other writers do; the engine uses segments instead."""
-        from skybatch.formats import batchfiles, storage
+        """Store one batch by hand, in a segment of its own, for `reduce_results`; the engine does without this."""
+        from skybatch.formats import batchfiles, segment
 
-        path = batchfiles.batch_path(self.path, start_idx, end_idx, job_id)
-        storage.write_bytes(path, self.encode(results, start_idx))
-        return path
+        folder, payload = batchfiles.folder(self.path, job_id), self.encode(results, start_idx)
+        return segment.store_batch(folder, batchfiles.attempt(), start_idx, end_idx, payload)
 
     def reduce_results(self, job_id: str, *, partial: bool = False) -> None:
         """Merge by hand what a job left behind, from any machine that sees it; the engine does without this.

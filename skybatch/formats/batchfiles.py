@@ -40,6 +40,12 @@ def set_attempt(nonce: str) -> None:
     _current.nonce = nonce
 
 
+def attempt() -> str:
+    """The nonce of the attempt whose files this thread writes; `0` without one."""
+    nonce: str = getattr(_current, "nonce", "0")
+    return nonce
+
+
 def set_catalogue(job_id: str, catalogue: Catalogue) -> None:
     """Give the winners of a job, in order; without them the folder is listed."""
     _catalogues[job_id] = catalogue
@@ -66,7 +72,7 @@ def scratch(output_path: str, job_id: str) -> str | None:
 
 def batch_path(output_path: str, start: int, end: int, job_id: str) -> str:
     """A path for one range's results, unique to the attempt that asks."""
-    return f"{folder(output_path, job_id)}/{batch_name(start, end, getattr(_current, 'nonce', '0'))}"
+    return f"{folder(output_path, job_id)}/{batch_name(start, end, attempt())}"
 
 
 def batch_name(start: int, end: int, nonce: str) -> str:

@@ -180,6 +180,20 @@ class SegmentObjects(Segment):
         return self._sealed(self._offset, payloads.version)
 
 
+def store_batch(folder: str, nonce: str, start: int, end: int, payload: bytes) -> str:
+    """Store one range as a segment of its own, in a folder that may be anywhere; its path."""
+    segment = Segment(nonce)
+    segment.append(start, end, 1, payload)
+    path = f"{folder}/{segment._name()}"
+    data, index = segment._taken(), segment._index()
+    if storage.is_local(folder):
+        storage.write_bytes(path, data + index)
+    else:
+        storage.write_bytes(path, data)
+        storage.write_bytes(index_path(path), index)
+    return path
+
+
 # Reading
 
 

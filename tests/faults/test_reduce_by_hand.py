@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import yaml
 
 from skybatch import JsonWriter
 from skybatch.errors import MissingBatches, OutputExists
-from skybatch.formats import batchfiles, stores
+from skybatch.formats import batchfiles, storage, stores
 from tests.faults.test_publish_stores import ROWS, WORDS, StoreBench
 from tests.faults.test_reduce_local import EXPECTED
 from tests.tools.bench import Bench, Ended, end_of
@@ -83,6 +84,26 @@ def test_segments_of_attempts_that_overlap_are_covered_once(tmp_path: Path) -> N
         file.seal()
     plain.reduce_results("job")
     assert [json.loads(line)["id"] for line in Path(plain.path).read_text().splitlines()] == list(range(12))
+
+
+@pytest.mark.parametrize("place", ["local", "store"])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
+def test_batches_uploaded_by_hand_are_reduced_by_hand(
+    place: str, name: str, moto_bucket: str, tmp_path: Path
+) -> None:
+    plain = JsonWriter(f"{tmp_path if place == 'local' else moto_bucket}/{name}")
+    plain.upload_batch([{"id": 9}], 2, 3, "job")
+    for _ in range(2):  # the later one counts
+        paths = [plain.upload_batch([{"id": index}], index, index, "job") for index in (1, 0)]
+    plain.upload_batch([{"id": 2}], 2, 3, "job")
+    plain.reduce_results("job")
+    data = storage.read_bytes(plain.path)
+    text = gzip.decompress(data) if name.endswith(".gz") else data
+    assert [json.loads(line)["id"] for line in text.splitlines()] == [0, 1, 2]
+    plain.cleanup("job")
+    for path in paths:
+        with pytest.raises(FileNotFoundError):
+            storage.read_bytes(path)
 
 
 def test_a_manual_reduce_in_a_store_is_replaced_by_its_job_alone(

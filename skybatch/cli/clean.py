@@ -139,22 +139,20 @@ def _input_of(job: Job) -> Path | None:
 def _remove_leftovers(job: Job) -> None:
     """The job's temporary files beside its outputs, and the note that it stands unfinished."""
     from skybatch.engine.folder import home
-    from skybatch.formats import batchfiles, storage
+    from skybatch.formats import batchfiles, claims, storage
 
     try:
         spec = job.spec
     except SkybatchError:
         return  # damaged: where the outputs were is not known any more
     for idx, output in enumerate(spec.outputs):
+        claims.release_folder(output["path"], job.id)
         if storage.is_local(output["path"]):
             ours = os.path.dirname(batchfiles.folder(output["path"], job.id))
             shutil.rmtree(ours, ignore_errors=True)
-            try:
-                os.rmdir(os.path.dirname(ours))
-            except OSError:
-                pass  # not there, or another job's files are in it
-        else:
-            batchfiles.delete(output["path"], job.id)
+            batchfiles.remove_empty(os.path.dirname(ours))
+        batchfiles.delete(output["path"], job.id)
+        if not storage.is_local(output["path"]):
             _abort_upload(job, idx, output["path"])
     note = home() / "unfinished" / spec.identity()
     if note.is_file() and note.read_text() == job.id:

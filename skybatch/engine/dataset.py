@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from skybatch import plugins
 from skybatch.engine import code as shipping
-from skybatch.engine import credentials
+from skybatch.engine import credentials, folder_claims
 from skybatch.engine import folder as folders
 from skybatch.engine import spec as specs
 from skybatch.engine.environment import resolve
@@ -350,6 +350,7 @@ def _start(
     stream: bool,
 ) -> Job:
     """Bring the job into being, and have it run here or by a detached engine."""
+    folder_claims.take(formats.writers, spec.id)
     folder = JobFolder.create(home, spec.id)
     folder.check_filesystem()
     captured.store(folder.code)
@@ -361,6 +362,7 @@ def _start(
             name=spec.name,
             created_at=spec.created_at,
             batch_size=spec.batch_size,
+            epoch=1 if stream else 0,  # the detached engine takes it over
             code_hash=spec.code,
             spec_hash=spec.identity(),
         )

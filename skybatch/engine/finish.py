@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from skybatch.engine.merge_behind import MergeBehind
-from skybatch.engine.placing import LocalPlace, StorePlace, Token, place_of
+from skybatch.engine.placing import LocalPlace, StorePlace, place_of
 from skybatch.engine.reducer import ReduceHere, ReduceProcess, fail, refuse_nothing
-from skybatch.engine.reduction import Assembling, Composing, Copying, LostResults, Reduction, Results, is_assembled
+from skybatch.engine.reduction import Assembling, Composing, Copying, LostResults, Reduction, Results
 from skybatch.engine.spec import JobSpec
 from skybatch.errors import JournalError, ResultError, SegmentDamaged, SkybatchError
 from skybatch.failpoints import reach
-from skybatch.formats import batchfiles, copies, storage
+from skybatch.formats import batchfiles, claims, copies, storage
 from skybatch.formats.base import Restart, SegmentWriter
 from skybatch.formats.stores.base import Composer
+from skybatch.formats.tokens import Token
 from skybatch.journal.rows import OutputRow
 from skybatch.worker.frames import Frame
 
@@ -49,6 +50,8 @@ class Finishing:
                     self._publish(row)
                 self._enter("published")
                 reach("published")
+            for writer in self._writers:
+                claims.release_folder(writer.path, self._spec.id)
             if not self._journal.counts().dead_items:
                 for row in rows:
                     self._clean(row)
@@ -75,11 +78,12 @@ class Finishing:
     def _publish(self, row: OutputRow) -> None:
         if row.state in ("published", "cleaned"):
             return
-        place = place_of(self._writers[row.idx], self._spec.id, self._spec.replaces[row.idx], row.idx)
-        if row.state == "publishing" and (row.token is None or place.stands(row.token)):
+        place = place_of(self._writers[row.idx], self._spec, row.idx)
+        staged, token, composer = self._staged(row.idx), row.token, None
+        if row.state == "publishing" and (token is None or place.stands(token)):
+            place.sweep(staged)
             self._journal.set_output(row.idx, "published")
             return
-        staged, token, composer = self._staged(row.idx), row.token, None
         if row.state == "open" or token is None or not place.is_staged(staged, token):
             self._enter("reducing")
             reach("reducing")
@@ -90,6 +94,7 @@ class Finishing:
             reach("before-publish")
             place.publish(staged) if composer is None else place.finish(composer)
             reach("after-publish")
+            place.sweep(staged)
         self._journal.set_output(row.idx, "published")
 
     def _reduce(self, row: OutputRow, place: Place) -> tuple[Token | None, Composer | None]:
@@ -104,7 +109,7 @@ class Finishing:
             if not told["elsewhere"]:
                 refuse_nothing(self._engine, row.idx)
             return None, None
-        if isinstance(place, StorePlace) and not is_assembled(writer):
+        if isinstance(place, StorePlace) and not writer.is_assembled:
             composer = self._compose(row, writer, place)
             return {"owner": place.owner, "handle": composer.handle}, composer
         try:
@@ -217,7 +222,7 @@ def staged_path(engine: Engine, idx: int) -> str:
     """Where an output is put together: on the same filesystem as its place; for objects, in the job's folder."""
     path = engine.formats.writers[idx].path
     if storage.is_local(path):
-        return f"{batchfiles.folder(path, engine.spec.id)}/output.part"
+        return f"{batchfiles.scratch(path, engine.spec.id)}/output.part"
     return str(engine.folder.path / "staged" / str(idx))
 
 
@@ -231,7 +236,7 @@ def begin(
 ) -> Reduction:
     """Begin to put an output together in a local file, or go on from where its progress says."""
     results, staged = results_of(writer, engine.spec, row.idx), staged_path(engine, row.idx)
-    if is_assembled(writer):
+    if writer.is_assembled:
         return Assembling(results, staged, survey)
     return Copying(results, staged, row.progress)
 
@@ -243,7 +248,7 @@ def merge_behind(engine: Engine) -> dict[int, MergeBehind]:
         writer = engine.formats.writers[row.idx]
         if row.state != "open" or not isinstance(writer, SegmentWriter):
             continue
-        if storage.is_local(writer.path) or is_assembled(writer):
+        if storage.is_local(writer.path) or writer.is_assembled:
             merging[row.idx] = _behind(engine, writer, row)
     return merging
 

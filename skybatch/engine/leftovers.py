@@ -10,7 +10,7 @@ from pathlib import Path
 
 from skybatch.engine.folder import JobFolder, home, job_folders
 from skybatch.errors import JournalError, UsageError
-from skybatch.formats import storage, stores
+from skybatch.formats import batchfiles, claims, storage, stores
 from skybatch.formats.batchfiles import TEMP_NAME
 from skybatch.journal.lock import is_held
 from skybatch.journal.reading import Reader
@@ -20,7 +20,7 @@ FINISHED = ("published", "cleaned")
 
 @dataclass(frozen=True, kw_only=True)
 class Leftover:
-    """The temporary files of one job in one place, or one upload."""
+    """The temporary files of one job in one place, its claim to a folder, or one upload."""
 
     path: str
     job_id: str | None  # None for an upload
@@ -38,12 +38,13 @@ def find(path: str) -> tuple[list[Leftover], list[str]]:
     """
     found, kept, outputs = [], [], {path.rstrip("/")}
     for place, names in _temporary(path):
-        for job_id in names:
+        for name in names:
+            folder = f"{place}/{name}"
+            job_id = (claims.holder(folder) or "?") if name.endswith(claims.ENDING) else name
             why = _why(job_id)
             if why is None:
                 kept.append(job_id)
                 continue
-            folder = f"{place}/{job_id}"
             files, size, own = _contents(folder)
             found.append(Leftover(path=folder, job_id=job_id, why=why, files=files, size=size))
             outputs |= {f"{place.removesuffix(TEMP_NAME).rstrip('/')}/{name}" for name in own}
@@ -56,15 +57,15 @@ def remove(leftover: Leftover) -> None:
     """Delete the files, or abort the upload."""
     if leftover.upload is not None:
         stores.of(leftover.path).abort(leftover.path, leftover.upload)
+    elif leftover.path.endswith(claims.ENDING):
+        claims.drop(leftover.path)
     elif not storage.is_local(leftover.path):
         store = stores.of(leftover.path)
         store.delete(info.path for info in store.list(leftover.path))
     else:
         shutil.rmtree(leftover.path, ignore_errors=True)
-        try:
-            os.rmdir(os.path.dirname(leftover.path))
-        except OSError:
-            pass  # another job's files are in it
+    if storage.is_local(leftover.path):
+        batchfiles.remove_empty(os.path.dirname(leftover.path))
 
 
 def _temporary(path: str) -> Iterator[tuple[str, set[str]]]:
@@ -85,6 +86,8 @@ def _temporary(path: str) -> Iterator[tuple[str, set[str]]]:
 
 def _contents(folder: str) -> tuple[int, int, set[str]]:
     """Number of files, bytes, and the outputs' names."""
+    if folder.endswith(claims.ENDING):
+        return 1, 0, set()
     if storage.is_local(folder):
         files = [file for file in Path(folder).rglob("*") if file.is_file()]
         own = {file.relative_to(folder).parts[0] for file in files}

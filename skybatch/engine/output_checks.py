@@ -6,11 +6,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from skybatch.engine.placing import standing, token_of
+from skybatch.engine.placing import standing
 from skybatch.errors import OutputExists, UsageError
 from skybatch.formats import storage, stores
 from skybatch.formats.base import OutputWriter
 from skybatch.formats.masking import masked
+from skybatch.formats.tokens import token_of
 
 _REMEDY = "move it away, or allow it to be replaced: overwrite=True (skybatch run --overwrite)"
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skybatch.engine.folder import JobFolder
+from skybatch.engine.placing import is_folder
 from skybatch.engine.resuming import make_formats
 from skybatch.engine.spec import JobSpec
 from skybatch.errors import UsageError
-from skybatch.formats import batchfiles, by_hand, storage, stores
+from skybatch.formats import batchfiles, by_hand, members, storage, stores
 from skybatch.formats.base import OutputWriter, SegmentWriter
 from skybatch.formats.batchfiles import Stretch
 from skybatch.journal.lock import JobLock
@@ -69,23 +70,56 @@ class _Parts:
 
 
 def _write(folder: JobFolder, spec: JobSpec, journal: Reader, idx: int, writer: OutputWriter) -> str | None:
-    final, temporary = f"{writer.commit_path()}.partial", batchfiles.folder(writer.path, spec.id)
-    local = storage.is_local(final)
-    staged = f"{temporary}/partial.part" if local else str(folder.path / "staged" / f"{idx}.partial")
+    final, local = _place(writer), storage.is_local(writer.path)
+    scratch = batchfiles.scratch(writer.path, spec.id)
+    if local and isinstance(writer, SegmentWriter):
+        scratch = batchfiles.folder(writer.path, spec.id)  # what it becomes lies beside the output, not in it
+    staged = f"{scratch}/partial.part" if local else str(folder.path / "staged" / f"{idx}.partial")
     storage.unlink_if_there(staged)
     try:
         if isinstance(writer, SegmentWriter):
-            by_hand.put_together(writer, _Parts(journal, temporary, idx), staged)
+            parts = _Parts(journal, batchfiles.folder(writer.path, spec.id), idx)
+            by_hand.put_together(writer, parts, staged)
         elif not _reduced(writer, spec.id, journal, staged):
             return None
-        if local:
-            os.rename(staged, storage.local_path(final))
-            storage.sync_folder(os.path.dirname(storage.local_path(final)))
-        else:
-            stores.of(final).put(final, Path(staged))
+        (_put if local else _put_in_store)(staged, final)
     finally:
         storage.unlink_if_there(staged)
+        members.remove(staged)
     return final
+
+
+def _place(writer: OutputWriter) -> str:
+    """Beside the output; files that are in its folder already stay there, with a manifest of another name."""
+    if isinstance(writer, SegmentWriter) and is_folder(writer):
+        return f"{writer.path.rstrip('/')}.partial/{os.path.basename(writer.commit_path())}"
+    return f"{writer.commit_path()}.partial"
+
+
+def _put(staged: str, final: str) -> None:
+    path = storage.local_path(final)
+    place = os.path.dirname(path)
+    if members.built(staged):
+        storage.make_folders(place)
+        if os.path.exists(path):
+            members.note_replaced(staged, storage.read_bytes(path))
+        members.put(staged, place, ours=(), overwrite=True)
+    os.rename(staged, path)
+    for name in members.replaced(staged):
+        storage.unlink_if_there(f"{place}/{name}")
+    storage.sync_folder(place)
+
+
+def _put_in_store(staged: str, final: str) -> None:
+    store, place = stores.of(final), final.rpartition("/")[0]
+    if members.built(staged):
+        try:
+            members.note_replaced(staged, store.read(final))
+        except FileNotFoundError:
+            pass
+        members.put_in_store(staged, place, store, owner="partial", ours=(), overwrite=True)
+    store.put(final, Path(staged))
+    store.delete(f"{place}/{name}" for name in members.replaced(staged))
 
 
 def _reduced(writer: OutputWriter, job_id: str, journal: Reader, staged: str) -> bool:

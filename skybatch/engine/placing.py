@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from skybatch.formats import by_hand, storage, stores
+from skybatch.engine.spec import JobSpec
+from skybatch.formats import by_hand, members, storage, stores, tokens
 from skybatch.formats.base import OutputWriter
 from skybatch.formats.masking import masked
 from skybatch.formats.stores.base import Composer, ObjectInfo, Store
-
-Token = dict[str, Any]
+from skybatch.formats.tokens import Token, token_of
 
 
 class Conflict(Exception):
     """Something that is not this job's stands at an output's place; it was left untouched."""
-
-
-def token_of(path: str) -> Token | None:
-    """How the local file at `path` is recognised; None when there is none."""
-    try:
-        return _token(os.stat(path))
-    except FileNotFoundError:
-        return None
 
 
 def standing(writer: OutputWriter) -> Token | None:
@@ -40,12 +32,19 @@ def standing(writer: OutputWriter) -> Token | None:
     return {"version": found.version} if found else None
 
 
-class Place(ABC):
-    """Where one output is committed."""
+def is_folder(writer: OutputWriter) -> bool:
+    """Whether an output is a folder with a manifest."""
+    return writer.commit_path() != writer.path
 
-    def __init__(self, writer: OutputWriter, job_id: str, replaces: Token | None) -> None:
-        self.writer, self.job_id, self.replaces = writer, job_id, replaces
+
+class Place(ABC):
+    """Where output `idx` of a job is committed."""
+
+    def __init__(self, writer: OutputWriter, spec: JobSpec, idx: int) -> None:
+        self.writer, self.job_id, self.replaces = writer, spec.id, spec.replaces[idx]
+        self.overwrite = spec.overwrite
         self.path = writer.commit_path()
+        self.folder = self.path.rpartition("/")[0]
 
     @abstractmethod
     def token_for(self, staged: str) -> Token:
@@ -55,9 +54,34 @@ class Place(ABC):
     def stands(self, token: Token) -> bool:
         """Whether what this token was given for is published."""
 
-    @abstractmethod
     def publish(self, staged: str) -> None:
-        """Put the staged local file in its place. Raises Conflict."""
+        """Put the staged local file in its place, the files that were built with it before it. Raises Conflict.
+
+        A manifest that is to be replaced goes first: while its files are replaced it says what is not so.
+        """
+        if os.path.isdir(members.folder(staged)) or (self.replaces and is_folder(self.writer)):
+            if (old := self.withdraw()) is not None:
+                members.note_replaced(staged, old)
+            self._put_members(staged)
+        self._put(staged)
+
+    def sweep(self, staged: str) -> None:
+        """Once it is published: delete what only the replaced manifest listed, and what is staged for this one."""
+        self._delete(f"{self.folder}/{name}" for name in members.replaced(staged))
+        members.remove(staged)
+
+    @abstractmethod
+    def withdraw(self) -> bytes | None:
+        """Delete the file that may be replaced, if it still stands there; what was in it."""
+
+    @abstractmethod
+    def _put_members(self, staged: str) -> None: ...
+
+    @abstractmethod
+    def _put(self, staged: str) -> None: ...
+
+    @abstractmethod
+    def _delete(self, paths: Iterable[str]) -> None: ...
 
     def finish(self, composer: Composer) -> None:
         """Have a composer do its atomic step. Raises Conflict."""
@@ -68,59 +92,98 @@ class Place(ABC):
         found = token_of(staged)
         return found is not None and found.items() <= token.items()
 
-    def _conflict(self) -> Conflict:
-        change = "was changed by someone else" if self.replaces else "has come into existence"
-        return Conflict(f"{masked(self.path)} {change} meanwhile; it was left as it is")
+    def _conflict(self, path: str | None = None) -> Conflict:
+        change = "was changed by someone else" if self.replaces and path is None else "has come into existence"
+        return Conflict(f"{masked(path or self.path)} {change} meanwhile; it was left as it is")
 
 
 class LocalPlace(Place):
     """A local file: linked to its name, or renamed to it where something may be replaced."""
 
-    def __init__(self, writer: OutputWriter, job_id: str, replaces: Token | None) -> None:
-        super().__init__(writer, job_id, replaces)
+    def __init__(self, writer: OutputWriter, spec: JobSpec, idx: int) -> None:
+        super().__init__(writer, spec, idx)
         self._final = storage.local_path(self.path)
+        self.folder = os.path.dirname(self._final)
 
     def token_for(self, staged: str) -> Token:
         """By inode, size and modification time, which a link and a rename keep."""
-        return _token(os.stat(staged))
+        token = token_of(staged)
+        assert token is not None
+        return token
 
     def stands(self, token: Token) -> bool:
         """Whether that very file has its name."""
         return token_of(self._final) == token
 
-    def publish(self, staged: str) -> None:
-        """Link or rename it, durably. Raises Conflict."""
-        storage.make_folders(os.path.dirname(self._final))
+    def withdraw(self) -> bytes | None:
+        """Delete the file that may be replaced, if it still stands there; what was in it."""
+        if not self.replaces or token_of(self._final) != self.replaces:
+            return None
+        old = storage.read_bytes(self._final)
+        os.unlink(self._final)
+        return old
+
+    def _put_members(self, staged: str) -> None:
+        storage.make_folders(self.folder)
+        ours = tokens.noted(self.writer.path, self.job_id)
+        try:
+            members.put(staged, self.folder, ours=ours, overwrite=self.overwrite)
+        except FileExistsError as error:
+            raise self._conflict(error.filename) from None
+
+    def _put(self, staged: str) -> None:
+        storage.make_folders(self.folder)
         there = token_of(self._final)
-        if there is not None and (there == self.replaces or there in by_hand.tokens(self.writer.path, self.job_id)):
+        if there is not None and (there == self.replaces or there in tokens.noted(self.writer.path, self.job_id)):
             os.rename(staged, self._final)
         else:
             try:
                 os.link(staged, self._final)
             except FileExistsError:
                 raise self._conflict() from None
-        storage.sync_folder(os.path.dirname(self._final))
+        storage.sync_folder(self.folder)
+
+    def _delete(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            storage.unlink_if_there(path)
 
 
 class StorePlace(Place):
     """An object: put or composed on the condition that what was there at the start is there still."""
 
-    def __init__(self, writer: OutputWriter, job_id: str, replaces: Token | None, idx: int) -> None:
-        super().__init__(writer, job_id, replaces)
+    def __init__(self, writer: OutputWriter, spec: JobSpec, idx: int) -> None:
+        super().__init__(writer, spec, idx)
         self.store = stores.of(self.path)
-        self.owner = f"{job_id}.{idx}"
+        self.owner = f"{spec.id}.{idx}"
 
     def token_for(self, staged: str) -> Token:
         """By the owner; and how the staged file is recognised until then."""
-        return {"owner": self.owner, **_token(os.stat(staged))}
+        return {"owner": self.owner, **(token_of(staged) or {})}
 
     def stands(self, token: Token) -> bool:
         """Whether an object of this owner is there."""
         found = _found(self.store, self.path)
         return found is not None and found.owner == token["owner"]
 
-    def publish(self, staged: str) -> None:
-        """Put it. Raises Conflict."""
+    def withdraw(self) -> bytes | None:
+        """Delete the object that may be replaced, if it still stands there; what was in it."""
+        found = _found(self.store, self.path)
+        if not self.replaces or found is None or found.version != self.replaces["version"]:
+            return None
+        old = self.store.read(self.path)
+        self.store.delete([self.path])
+        return old
+
+    def _put_members(self, staged: str) -> None:
+        ours = [by_hand.owner(self.job_id)]
+        try:
+            members.put_in_store(
+                staged, self.folder, self.store, owner=self.owner, ours=ours, overwrite=self.overwrite
+            )
+        except FileExistsError as error:
+            raise self._conflict(error.filename) from None
+
+    def _put(self, staged: str) -> None:
         try:
             self.store.put(self.path, Path(staged), replaces=self._replaces(), owner=self.owner)
         except FileExistsError:
@@ -133,6 +196,9 @@ class StorePlace(Place):
         except FileExistsError:
             raise self._conflict() from None
 
+    def _delete(self, paths: Iterable[str]) -> None:
+        self.store.delete(paths)
+
     def _replaces(self) -> str | None:
         """The version that may be replaced: what was there at the start, or what was put there by hand."""
         found = _found(self.store, self.path)
@@ -143,15 +209,9 @@ class StorePlace(Place):
         return self.replaces["version"] if self.replaces else None
 
 
-def place_of(writer: OutputWriter, job_id: str, replaces: Token | None, idx: int) -> LocalPlace | StorePlace:
+def place_of(writer: OutputWriter, spec: JobSpec, idx: int) -> LocalPlace | StorePlace:
     """Where output `idx` is committed."""
-    if storage.is_local(writer.commit_path()):
-        return LocalPlace(writer, job_id, replaces)
-    return StorePlace(writer, job_id, replaces, idx)
-
-
-def _token(stat: os.stat_result) -> Token:
-    return {"inode": stat.st_ino, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    return (LocalPlace if storage.is_local(writer.commit_path()) else StorePlace)(writer, spec, idx)
 
 
 def _found(store: Store, path: str) -> ObjectInfo | None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from skybatch.engine import folder_claims
 from skybatch.engine.folder import JobFolder
 from skybatch.engine.run import Engine, Formats, RunOptions
 from skybatch.engine.spec import JobSpec
@@ -48,6 +49,8 @@ def resume_engine(
             journal.take_over()
             code_hash = _choose_code(folder, journal, code)
             formats, options = make_formats(folder, spec, code_hash), options or RunOptions(**spec.run)
+            if journal.job().state != "published":
+                folder_claims.take(formats.writers, spec.id)
             Engine(folder, spec, journal, formats, options, display).run(on_listening)
         finally:
             journal.close()

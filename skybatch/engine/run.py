@@ -19,9 +19,8 @@ from skybatch.engine.folder import JobFolder
 from skybatch.engine.interrupts import Interrupted, Interrupts, say
 from skybatch.engine.loop import Loop, Stop
 from skybatch.engine.merge_behind import MergeBehind
-from skybatch.engine.placing import Conflict
+from skybatch.engine.placing import Conflict, is_folder, place_of
 from skybatch.engine.reduction import LostResults
-from skybatch.engine.revoking import revoke
 from skybatch.engine.scheduler import Scheduler
 from skybatch.engine.spec import JobSpec
 from skybatch.engine.workers import Workers
@@ -40,7 +39,7 @@ from skybatch.errors import (
 )
 from skybatch.executors.base import Executor, ExecutorOptions
 from skybatch.failpoints import reach
-from skybatch.formats.base import InputReader, OutputWriter, WindowReader
+from skybatch.formats.base import InputReader, OutputWriter, SegmentWriter, WindowReader
 from skybatch.journal.journal import Journal
 from skybatch.journal.rows import Changes
 from skybatch.worker.fault import describe
@@ -218,6 +217,8 @@ class Engine:
         try:
             if last:
                 raise lost
+            from skybatch.engine.revoking import revoke
+
             revoke(self, lost)
         except SegmentDamaged as error:
             self._end(Stop(state="failed", cause=str(error), exit_code=1))
@@ -267,6 +268,7 @@ class Engine:
         except _ReaderFailed as failed:
             workers.kill_all()
             return failed.stop
+        self._withdraw_manifests()
         scheduler = Scheduler(
             Settings(
                 length=length,
@@ -289,6 +291,12 @@ class Engine:
         if scheduler.dead_items and self.spec.on_error == "fail":
             return self._dead_letters(scheduler.dead_items)
         return None
+
+    def _withdraw_manifests(self) -> None:
+        """Before files of a folder are overwritten, what says that they are complete goes."""
+        for idx, writer in enumerate(self.formats.writers):
+            if self.spec.replaces[idx] and is_folder(writer) and not isinstance(writer, SegmentWriter):
+                place_of(writer, self.spec, idx).withdraw()
 
     def _plan(self) -> int:
         """The number of items. Raises CodeChanged, having changed nothing, when the input is not what it was."""
@@ -381,6 +389,7 @@ class Engine:
             "outputs": spec.outputs,
             "mapper_args": spec.mapper_args,
             "one_to_one": spec.one_to_one,
+            "overwrite": spec.overwrite,
         }
 
     # Ends

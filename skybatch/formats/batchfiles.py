@@ -35,9 +35,14 @@ Catalogue = Callable[[], Iterable[Stretch]]
 _catalogues: dict[str, Catalogue] = {}
 
 
-def set_attempt(nonce: str) -> None:
-    """Say whose files this thread writes from now on."""
-    _current.nonce = nonce
+def set_attempt(nonce: str, *, overwrite: bool = True) -> None:
+    """Say whose files this thread writes from now on, and whether they may replace what is not the job's."""
+    _current.nonce, _current.overwrite = nonce, overwrite
+
+
+def owner(job_id: str) -> str | None:
+    """By what files that this thread writes under final names are to be known; None where they replace anything."""
+    return None if getattr(_current, "overwrite", True) else f"{job_id}.{_current.nonce}"
 
 
 def attempt() -> str:
@@ -66,8 +71,22 @@ def folder(output_path: str, job_id: str) -> str:
 
 
 def scratch(output_path: str, job_id: str) -> str | None:
-    """Where unfinished files of one output lie, so that cleaning up removes them; None for stores that need none."""
-    return folder(output_path, job_id) if storage.is_local(output_path) else None
+    """Where unfinished files of one output lie, so that cleaning up removes them; None for stores that need none.
+
+    On the output's filesystem: inside its folder, where that is another one than its parent's (a mount point, a link).
+    """
+    if not storage.is_local(output_path):
+        return None
+    output = storage.local_path(output_path).rstrip("/")
+    if os.path.isdir(output) and not storage.can_rename(os.path.dirname(output), output):
+        inside = _scratch_inside(output, job_id)
+        storage.make_folders(inside)
+        return inside
+    return folder(output_path, job_id)
+
+
+def _scratch_inside(output: str, job_id: str) -> str:
+    return f"{output}/{TEMP_NAME}/{job_id}"
 
 
 def batch_path(output_path: str, start: int, end: int, job_id: str) -> str:
@@ -147,12 +166,26 @@ def delete(output_path: str, job_id: str) -> None:
         store = stores.of(place)
         store.delete(found.path for found in store.list(place))
         return
-    shutil.rmtree(place, ignore_errors=True)
-    for parent in (os.path.dirname(place), os.path.dirname(os.path.dirname(place))):
+    inside = _scratch_inside(storage.local_path(output_path).rstrip("/"), job_id)
+    for path in (place, inside):
+        shutil.rmtree(path, ignore_errors=True)
+    remove_empty(os.path.dirname(place), os.path.dirname(os.path.dirname(place)))
+    remove_empty(os.path.dirname(inside))
+
+
+def remove_empty(*folders: str) -> None:
+    """Remove local folders, each if nothing is in it, up to the first that has something."""
+    for path in folders:
         try:
-            os.rmdir(parent)
+            os.rmdir(path)
         except OSError:
             return
+
+
+def settled_items(job_id: str) -> int | None:
+    """How many items have results, where the winners are known."""
+    catalogue = _catalogues.get(job_id)
+    return None if catalogue is None else sum(stretch.end - stretch.start + 1 for stretch in catalogue())
 
 
 def names(output_path: str, job_id: str) -> list[str]:

@@ -7,7 +7,6 @@ temporary folder, on an object store by the owner that the object is put with.
 from __future__ import annotations
 
 import heapq
-import json
 import os
 import secrets
 import tempfile
@@ -16,11 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skybatch.errors import MissingBatches, OutputExists, SegmentDamaged
-from skybatch.formats import batchfiles, segment, storage
-from skybatch.formats.base import Restart, SegmentWriter
-
-NOTE = "by-hand.json"
-Token = dict[str, int]
+from skybatch.formats import batchfiles, members, segment, storage, tokens
+from skybatch.formats.base import OutputWriter, Restart, SegmentWriter
+from skybatch.formats.concatenation import assembler_of
+from skybatch.formats.masking import masked
+from skybatch.formats.tokens import Token
 
 
 @dataclass(frozen=True)
@@ -39,24 +38,20 @@ def reduce(writer: SegmentWriter, job_id: str, *, partial: bool) -> None:
     gaps unless `partial`, OutputExists when something stands there that this call has not put there before.
     """
     parts = cover(writer.path, job_id, gaps=partial)
-    if storage.is_local(writer.path):
-        _reduce_locally(writer, job_id, parts)
-    else:
-        _reduce_in_store(writer, job_id, parts)
+    place(writer, job_id, lambda staged: put_together(writer, parts, staged))
+
+
+def place(writer: OutputWriter, job_id: str, build: Callable[[str], None]) -> None:
+    """Have `build` write an output to a local file, and put it in its place.
+
+    Raises OutputExists when something stands there that was not put there by hand for this job.
+    """
+    (_place_locally if storage.is_local(writer.path) else _place_in_store)(writer, job_id, build)
 
 
 def owner(job_id: str) -> str:
     """The owner token of objects that were put by hand."""
     return f"{job_id}.by-hand"
-
-
-def tokens(output_path: str, job_id: str) -> list[Token]:
-    """How the local files that were put in an output's place by hand are recognised."""
-    try:
-        noted: list[Token] = json.loads(Path(batchfiles.folder(output_path, job_id), NOTE).read_bytes())
-        return noted
-    except FileNotFoundError:
-        return []
 
 
 def cover(output_path: str, job_id: str, *, gaps: bool) -> list[Part]:
@@ -109,64 +104,65 @@ def _in_order(output_path: str, job_id: str) -> Iterator[tuple[segment.Index, se
 # Putting together
 
 
-def _reduce_locally(writer: SegmentWriter, job_id: str, parts: list[Part]) -> None:
-    folder = batchfiles.folder(writer.path, job_id)
-    final, staged = storage.local_path(writer.commit_path()), f"{folder}/by-hand.{os.getpid()}.part"
-    before = tokens(writer.path, job_id)
+def _place_locally(writer: OutputWriter, job_id: str, build: Callable[[str], None]) -> None:
+    staged = f"{batchfiles.scratch(writer.path, job_id)}/by-hand.{os.getpid()}.part"
+    final, before = storage.local_path(writer.commit_path()), tokens.noted(writer.path, job_id)
+    folder = os.path.dirname(final)
     _refuse_foreign(final, before)
     try:
-        put_together(writer, parts, staged)
-        stat = os.stat(staged)
-        ours = {"inode": stat.st_ino, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        storage.write_bytes(f"{folder}/{NOTE}", json.dumps([*before[-1:], ours]).encode())
-        storage.make_folders(os.path.dirname(final))
+        storage.make_folders(os.path.dirname(staged))
+        build(staged)
+        built = [f"{members.folder(staged)}/{name}" for name in members.built(staged)]
+        tokens.note(writer.path, job_id, [staged, *built])
+        storage.make_folders(folder)
+        members.put(staged, folder, ours=before, overwrite=False)
         if _refuse_foreign(final, before):
             os.rename(staged, final)
         else:
             os.link(staged, final)
-    except FileExistsError:
-        raise _exists(final) from None
+    except FileExistsError as error:
+        raise _exists(error.filename2 or error.filename or final) from None
     finally:
         storage.unlink_if_there(staged)
-    storage.sync_folder(os.path.dirname(final))
+        members.remove(staged)
+    storage.sync_folder(folder)
 
 
 def _refuse_foreign(final: str, ours: list[Token]) -> bool:
     """Whether something that we put there stands there. Raises OutputExists for anything else."""
-    try:
-        stat = os.stat(final)
-    except FileNotFoundError:
-        return False
-    if {"inode": stat.st_ino, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns} not in ours:
+    there = tokens.token_of(final)
+    if there is not None and there not in ours:
         raise _exists(final)
-    return True
+    return there is not None
 
 
 def _exists(final: str) -> OutputExists:
-    return OutputExists(f"output {final} exists, and is not from an earlier reduce of this job; move it away")
+    return OutputExists(f"output {masked(final)} exists, and is not from an earlier reduce of this job; move it away")
 
 
-def _reduce_in_store(writer: SegmentWriter, job_id: str, parts: list[Part]) -> None:
+def _place_in_store(writer: OutputWriter, job_id: str, build: Callable[[str], None]) -> None:
     from skybatch.formats import stores
     from skybatch.formats.stores.base import ObjectInfo
 
-    final = writer.commit_path()
+    final, ours = writer.commit_path(), owner(job_id)
     store = stores.of(final)
     there: ObjectInfo | None
     try:
         there = store.info(final)
     except FileNotFoundError:
         there = None
-    if there is not None and there.owner != owner(job_id):
+    if there is not None and there.owner != ours:
         raise _exists(final)
     staged = f"{tempfile.gettempdir()}/skybatch-{secrets.token_hex(8)}.part"
     try:
-        put_together(writer, parts, staged)
-        store.put(final, Path(staged), replaces=there.version if there else None, owner=owner(job_id))
-    except FileExistsError:
-        raise _exists(final) from None
+        build(staged)
+        members.put_in_store(staged, final.rpartition("/")[0], store, owner=ours, ours=(), overwrite=False)
+        store.put(final, Path(staged), replaces=there.version if there else None, owner=ours)
+    except FileExistsError as error:
+        raise _exists(error.filename or final) from None
     finally:
         storage.unlink_if_there(staged)
+        members.remove(staged)
 
 
 def put_together(writer: SegmentWriter, parts: Iterable[Part], staged: str) -> None:
@@ -182,15 +178,10 @@ def _put_together(
 ) -> None:
     storage.make_folders(os.path.dirname(staged))
     with open(staged, "w+b") as sink:
-        assembler = writer.assembler(sink, survey)
-        if assembler is None:
-            sink.write(writer.header())
-            sink.writelines(_payloads(parts))
-            sink.write(writer.footer())
-        else:
-            for payload in _payloads(parts):
-                assembler.add(payload)
-            assembler.finish()
+        assembler = assembler_of(writer, sink, survey)
+        for payload in _payloads(parts):
+            assembler.add(payload)
+        assembler.finish()
         sink.flush()
         os.fsync(sink.fileno())
 

@@ -46,12 +46,17 @@ class JsonWriter(CompressibleWriter):
         """The results as lines."""
         return values.encode(select(results, columns_of(self.column), start_idx), start_idx)
 
+    @property
+    def is_assembled(self) -> bool:
+        """Whether it is shards, or compressed."""
+        return self.shard_size is not None or super().is_assembled
+
     def assembler(self, sink: BinaryIO, survey: Callable[[], Iterator[bytes]] | None) -> Assembler | None:
         """None for one plain file; else what makes frames or shards."""
         if self.shard_size is None:
             return super().assembler(sink, survey)
         size = shards.size_in_bytes("JsonWriter", self.shard_size)
-        return shards.Shards(sink, self.path, size=size, ending=".jsonl", compression=self.compression)
+        return shards.Shards(sink, size=size, ending=".jsonl", compression=self.compression)
 
     def commit_path(self) -> str:
         """The file, or the manifest of the shards."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from skybatch.errors import ResultError
-from skybatch.formats import batchfiles, durability, storage, stores
+from skybatch.formats import batchfiles, claims, durability, storage, stores
 from skybatch.formats.base import Item
 from skybatch.formats.columns import value_of
 from skybatch.formats.shards import MANIFEST
@@ -53,7 +53,7 @@ def claim(output: str, job_id: str, names: Mapping[int, str], column: str) -> No
     def take(index: int) -> None:
         name = names[index]
         path = f"{folder}/{hashlib.sha256(_canonical(name).encode()).hexdigest()[:40]}"
-        owner = (_take_locally if local else _take_in_store)(path, str(index))
+        owner = claims.take(path, str(index))
         if owner != str(index):
             what = f"{_shown(name)} is the name of item {owner}'s file already"
             raise ResultError(f"item {index}, key {column!r}: {what}", item=index)
@@ -78,22 +78,28 @@ def for_each(path: str, act: Callable[[int], None], indices: Iterable[int]) -> N
             pass
 
 
-def _take_locally(path: str, owner: str) -> str:
-    """Whose claim it is now. A link that leads nowhere comes into being with its content, which a file does not."""
-    try:
-        os.symlink(owner, path)
-    except FileExistsError:
-        return os.readlink(path)
-    return owner
+def refuse_links(output: str, names: Mapping[int, str], column: str) -> None:
+    """Raise ResultError for the first item whose name leads out of a local folder, by a symbolic link in it."""
+    if not storage.is_local(output):
+        return
+    root = os.path.realpath(storage.local_path(output))
+    for index, name in names.items():
+        folder = os.path.dirname(name)
+        if folder and not f"{os.path.realpath(f'{root}/{folder}')}/".startswith(f"{root.rstrip('/')}/"):
+            what = f"{_shown(name)} leads out of the output's folder, by a symbolic link"
+            raise ResultError(f"item {index}, key {column!r}: {what}", item=index)
 
 
-def _take_in_store(path: str, owner: str) -> str:
-    store = stores.of(path)
-    try:
-        store.put(path, owner.encode(), replaces=None, owner=owner)
-    except FileExistsError:
-        return store.read(path).decode()
-    return owner
+def claimed(output: str, job_id: str) -> set[int]:
+    """The items that have a name. In object stores each claim is read."""
+    folder = f"{batchfiles.folder(output, job_id)}/claims"
+    if storage.is_local(folder):
+        paths = [entry.path for entry in os.scandir(folder)] if os.path.isdir(folder) else []
+    else:
+        paths = [found.path for found in stores.of(folder).list(folder)]
+    owners: set[int] = set()
+    for_each(folder, lambda number: owners.add(int(claims.holder(paths[number]) or -1)), range(len(paths)))
+    return owners - {-1}
 
 
 def _canonical(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from skybatch.errors import UsageError
-from skybatch.formats import storage, stores
+from skybatch.formats import members, storage
 from skybatch.formats.base import Assembler
 from skybatch.formats.compressed import ENDINGS, Frames
 
@@ -30,15 +30,13 @@ def size_in_bytes(writer: str, size: int | str) -> int:
 class Shards(Assembler):
     """Cuts lines into files: each ends with the line that reaches `size` uncompressed bytes.
 
-    A file gets its final name, durably, when it is complete; `sink` gets the manifest. Files that an earlier try left
-    under higher numbers are deleted at the end. The unfinished one lies beside the sink, which must be a file on disk.
+    `sink`, which must be a file on disk, gets the manifest; the files lie beside it, durably, as `members` says.
     """
 
-    def __init__(self, sink: BinaryIO, folder: str, *, size: int, ending: str, compression: str | None) -> None:
-        self._sink, self._folder = sink, folder.rstrip("/")
+    def __init__(self, sink: BinaryIO, *, size: int, ending: str, compression: str | None) -> None:
+        self._sink, self._folder = sink, Path(members.folder(sink.name))
         self._size, self._compression = size, compression
         self._ending = ending + (ENDINGS[compression] if compression else "")
-        self._unfinished = Path(f"{sink.name}.shard")
         self._shard: _Shard | None = None
         self._done: list[dict[str, Any]] = []
 
@@ -47,7 +45,7 @@ class Shards(Assembler):
         rest = memoryview(payload)
         while rest:
             if self._shard is None:
-                self._shard = _Shard(self._unfinished, self._compression)
+                self._shard = self._begin()
             room = self._size - self._shard.length
             end = len(rest)
             if room <= end:
@@ -55,37 +53,38 @@ class Shards(Assembler):
             self._shard.write(rest[:end])
             rest = rest[end:]
             if self._shard.length >= self._size:
-                self._publish(self._shard)
+                self._complete(self._shard)
 
     def finish(self) -> None:
-        """Publish the last file and write the manifest."""
+        """Complete the last file and write the manifest."""
         if self._shard is not None:
-            self._publish(self._shard)
-        self._delete_leftovers()
+            self._complete(self._shard)
+        if self._done:
+            storage.sync_folder(str(self._folder))
+            storage.sync_folder(str(self._folder.parent))
+        else:
+            members.remove(self._sink.name)
         rows = sum(entry["rows"] for entry in self._done)
         manifest = {"format": "skybatch.shards/1", "rows": rows, "files": self._done}
         self._sink.write(json.dumps(manifest, indent=1).encode() + b"\n")
 
-    def _publish(self, shard: _Shard) -> None:
+    def _begin(self) -> _Shard:
+        if not self._done:
+            members.remove(self._sink.name)  # what an earlier try has left
+            self._folder.mkdir()
+        return _Shard(self._folder / f"part-{len(self._done):05d}{self._ending}", self._compression)
+
+    def _complete(self, shard: _Shard) -> None:
         shard.finish()
-        name = self._name(len(self._done))
-        self._done.append({"name": name, "size": self._unfinished.stat().st_size, "rows": shard.rows})
-        _put_in_place(self._unfinished, f"{self._folder}/{name}")
+        self._done.append({"name": shard.path.name, "size": shard.path.stat().st_size, "rows": shard.rows})
         self._shard = None
-
-    def _name(self, number: int) -> str:
-        return f"part-{number:05d}{self._ending}"
-
-    def _delete_leftovers(self) -> None:
-        number = len(self._done)
-        while _delete(f"{self._folder}/{self._name(number)}"):
-            number += 1
 
 
 class _Shard:
     """One file being written. It is open only while it is written to: an assembler may be given up at any time."""
 
     def __init__(self, path: Path, compression: str | None) -> None:
+        self.path = path
         self.length = self.rows = 0  # uncompressed bytes; lines
         self._file = _Appended(path)
         self._frames = Frames(self._file, compression) if compression else None
@@ -128,31 +127,3 @@ class _Appended:
             if sync:
                 os.fsync(file.fileno())
         self._waiting.clear()
-
-
-def _put_in_place(file: Path, path: str) -> None:
-    if not storage.is_local(path):
-        stores.of(path).put(path, file)
-        file.unlink()
-        return
-    final = storage.local_path(path)
-    storage.make_folders(os.path.dirname(final))
-    os.rename(file, final)
-    storage.sync_folder(os.path.dirname(final))
-
-
-def _delete(path: str) -> bool:
-    """Delete a file; whether there was one."""
-    if storage.is_local(path):
-        try:
-            os.unlink(storage.local_path(path))
-        except FileNotFoundError:
-            return False
-        return True
-    store = stores.of(path)
-    try:
-        store.info(path)
-    except FileNotFoundError:
-        return False
-    store.delete([path])
-    return True

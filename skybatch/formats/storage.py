@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import cast
 
 from skybatch.errors import UsageError
-from skybatch.formats import durability
+from skybatch.formats import durability, owned
 from skybatch.formats.masking import check_path as check_path
 from skybatch.formats.masking import masked as masked
 from skybatch.formats.masking import refuse_secrets as refuse_secrets
@@ -36,27 +36,31 @@ def local_path(path: str) -> str:
     return os.path.abspath(plain) + ("/" if plain.endswith("/") and plain != "/" else "")
 
 
-def write_bytes(path: str, data: bytes) -> None:
+def write_bytes(path: str, data: bytes, *, owner: str | None = None) -> None:
     """Make `path` hold `data`: atomically and durably locally, by one put elsewhere. Folders are made.
 
-    Durable when this returns, or together with others: see `durability`.
+    With an `owner` (`<job>.<attempt>`) what stands there is replaced only where that job has written it, and raises
+    FileExistsError elsewhere. Durable when this returns, or together with others: see `durability`.
     """
     if not is_local(path):
         from skybatch.formats import stores
 
         refuse_secrets(path)
-        stores.of(path).put(path, data)
+        if owner is None:
+            stores.of(path).put(path, data)
+        else:
+            owned.put(stores.of(path), path, data, owner)
         return
     final = local_path(path)
     folder = os.path.dirname(final)
     make_folders(folder)
     together = durability.announce(folder)
     try:
-        _write_by_way_of(getattr(_scratch, "folder", None) or folder, final, data, sync=not together)
+        _write_by_way_of(getattr(_scratch, "folder", None) or folder, final, data, owner, sync=not together)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _write_by_way_of(folder, final, data, sync=not together)
+        _write_by_way_of(folder, final, data, owner, sync=not together)
     if together:
         durability.written(final)
     else:
@@ -71,21 +75,36 @@ def use_scratch(folder: str | None) -> None:
     _scratch.folder = folder
 
 
-def _write_by_way_of(folder: str, final: str, data: bytes, *, sync: bool) -> None:
+def _write_by_way_of(folder: str, final: str, data: bytes, owner: str | None, *, sync: bool) -> None:
     temporary = f"{folder}/.{secrets.token_hex(8)}.part"
     fd = private(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         try:
             keep_for_owner(fd)
             write_all(fd, data)
+            if owner is not None:
+                owned.mark(fd, owner)
             if sync:
                 os.fsync(fd)
         finally:
             os.close(fd)
-        os.rename(temporary, final)
+        if owner is None:
+            os.rename(temporary, final)
+        else:
+            owned.name(temporary, final)
     except BaseException:
         unlink_if_there(temporary)
         raise
+
+
+def can_rename(one: str, other: str) -> bool:
+    """Whether files can be renamed and linked from one local folder to another: both on one mounted filesystem."""
+    missing = f"{secrets.token_hex(8)}.missing"
+    try:
+        os.rename(f"{one}/{missing}", f"{other}/{missing}")
+    except OSError as error:
+        return error.errno != errno.EXDEV and os.stat(one).st_dev == os.stat(other).st_dev
+    return True
 
 
 def read_bytes(path: str) -> bytes:

@@ -178,7 +178,7 @@ class Storing:
 
     def __init__(self, channel: Channel, mark: Mark | NoMark, config: Frame, writers: list[OutputWriter]) -> None:
         self._channel, self._mark, self._job_id = channel, mark, config["job_id"]
-        self._writers = writers
+        self._writers, self._overwrite = writers, config.get("overwrite", True)
         self._folders = [batchfiles.folder(writer.path, self._job_id) for writer in writers]
         self._uploaders = [writer for writer in writers if not isinstance(writer, SegmentWriter)]
         self._made_folders = False
@@ -234,7 +234,7 @@ class Storing:
             _segment(folder, self._nonce) if isinstance(writer, SegmentWriter) else None
             for writer, folder in zip(self._writers, self._folders, strict=True)
         ]
-        batchfiles.set_attempt(self._nonce)
+        batchfiles.set_attempt(self._nonce, overwrite=self._overwrite)
 
     def _upload(self, batch: Batch, results: list[Item]) -> bool:
         self._mark.take_up(WRITING, batch.start, batch.end)

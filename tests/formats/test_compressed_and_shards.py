@@ -16,7 +16,11 @@ from hypothesis import strategies as st
 
 from skybatch.errors import UsageError
 from skybatch.formats import compressed
+from skybatch.formats.base import SegmentWriter
+from skybatch.formats.csv_writer import CsvWriter
 from skybatch.formats.json_format import JsonWriter
+from skybatch.formats.parquet_writer import ParquetWriter
+from skybatch.formats.yaml_format import YamlWriter
 from tests.tools.assembling import assembled, cut_everywhere, payloads
 
 ROWS = [{"id": index, "text": "word " * (index * 7 % 23)} for index in range(40)]

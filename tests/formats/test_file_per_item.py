@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
 import threading
+import time
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from skybatch.errors import ResultError, UsageError
-from skybatch.formats import storage
+from skybatch.errors import MissingBatches, OutputExists, ResultError, UsageError
+from skybatch.formats import batchfiles, storage
 from skybatch.formats.image import ImageWriter
 from skybatch.formats.names import name_from
 from skybatch.formats.text_writer import TextWriter
@@ -163,19 +165,117 @@ def test_of_many_at_once_one_gets_the_name_in_an_object_store(bucket: str, reque
 @pytest.mark.parametrize("names", [["a", "a/b"], ["a/b", "a"]])
 def test_a_file_where_a_folder_is_needed_is_the_failure_of_its_item(names: list[str], tmp_path: Path) -> None:
     writer = TextWriter(str(tmp_path / "out"), name_column="name")
-    with pytest.raises(ResultError, match=r"item 1, key 'name': .* needs a folder where a file is"):
+    with pytest.raises(ResultError, match=r"item 1, key 'name': .* it needs a folder where a file is"):
         writer.upload_batch([{"text": "x", "name": name} for name in names], 0, 1, JOB)
+
+
+# Files that are not the job's
+
+
+def as_job(writer: TextWriter, text: str, start: int, job_id: str, name: str = "x") -> None:
+    """Write one result as the worker of a job does that may not overwrite."""
+    batchfiles.set_attempt(secrets.token_hex(6), overwrite=False)
+    try:
+        writer.upload_batch([{"text": text, "name": name}], start, start, job_id)
+    finally:
+        batchfiles.set_attempt("0")
+
+
+def keeps_strangers(path: str, name_column: str | None) -> None:
+    """What others have put there stays; what the job itself has put there before is replaced."""
+    writer = TextWriter(path, name_column=name_column)
+    file = f"{path}/{'x' if name_column else '00000003.txt'}"
+    as_job(writer, "first try", 3, JOB)
+    as_job(writer, "second try", 3, JOB)
+    assert storage.read_bytes(file) == b"second try"
+    for stranger in ("another job's", "anybody's"):
+        with pytest.raises(ResultError, match="a file of that name is there and is not this job's") as caught:
+            as_job(writer, "mine", 3, "20240101-000000-ffff")
+        assert caught.value.item == 3
+        storage.write_bytes(file, stranger.encode())
+    assert storage.read_bytes(file) == b"anybody's"
+    writer.upload_batch([{"text": "allowed", "name": "x"}], 3, 3, JOB)  # without a job, or with `overwrite`
+    assert storage.read_bytes(file) == b"allowed"
+
+
+@pytest.mark.parametrize("name_column", [None, "name"])
+def test_a_file_that_is_not_the_job_s_is_not_replaced(name_column: str | None, tmp_path: Path) -> None:
+    keeps_strangers(str(tmp_path / "out"), name_column)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["x" if name_column else "00000003.txt"]
+
+
+@pytest.mark.parametrize("bucket", ["moto_bucket", pytest.param("gcs_bucket", marks=pytest.mark.full)])
+def test_an_object_that_is_not_the_job_s_is_not_replaced(bucket: str, request: pytest.FixtureRequest) -> None:
+    keeps_strangers(f"{request.getfixturevalue(bucket)}/out", None)
+
+
+def test_files_of_the_job_are_known_by_a_time_that_is_past(tmp_path: Path) -> None:
+    as_job(TextWriter(str(tmp_path)), "x", 0, JOB)
+    age = time.time() - (tmp_path / "00000000.txt").stat().st_mtime
+    assert 0 <= age < 60
+
+
+def test_a_name_that_leads_out_by_a_symbolic_link_is_the_failure_of_its_item(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "out" / "within").symlink_to(tmp_path / "out")
+    writer = TextWriter(str(tmp_path / "out"), name_column="name")
+    for name in ("link/x", "link/deeper/x"):
+        with pytest.raises(ResultError, match=r"item 5, key 'name': .* leads out of the output's folder") as caught:
+            writer.upload_batch([{"text": "x", "name": name}], 5, 5, JOB)
+        assert caught.value.item == 5
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    writer.upload_batch([{"text": "x", "name": "within/a"}], 6, 6, JOB)
+    assert (tmp_path / "out" / "a").read_text() == "x"
+
+
+# By hand
+
+
+def reduced_by_hand(path: str, name_column: str | None) -> None:
+    """Again and again, but over nobody else's manifest."""
+    writer = TextWriter(path, name_column=name_column)
+    with pytest.raises(MissingBatches, match="nothing was written"):
+        writer.reduce_results(JOB)
+    for item in (0, 2):
+        writer.upload_batch([{"text": "x", "name": str(item)}], item, item, JOB)
+    with pytest.raises(MissingBatches, match="the file of item 1 is missing"):
+        writer.reduce_results(JOB)
+    writer.upload_batch([{"text": "x", "name": "one"}], 1, 1, JOB)
+    for _ in range(2):
+        writer.reduce_results(JOB)
+        assert json.loads(storage.read_bytes(writer.commit_path()))["items"] == 3
+    storage.write_bytes(writer.commit_path(), b"foreign")
+    with pytest.raises(OutputExists, match="not from an earlier reduce of this job"):
+        writer.reduce_results(JOB)
+    assert storage.read_bytes(writer.commit_path()) == b"foreign"
+
+
+@pytest.mark.parametrize("name_column", [None, "name"])
+def test_a_manifest_by_hand(name_column: str | None, tmp_path: Path) -> None:
+    reduced_by_hand(str(tmp_path / "out"), name_column)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name_column", [None, "name"])
+def test_a_manifest_by_hand_in_a_store(name_column: str | None, gcs_bucket: str) -> None:
+    reduced_by_hand(f"{gcs_bucket}/out", name_column)
 
 
 def test_texts(tmp_path: Path) -> None:
     writer = TextWriter(str(tmp_path / "out"))
     writer.upload_batch([{"text": "one"}, {"text": "two"}], 8, 9, JOB)
     assert (tmp_path / "out/00000009.txt").read_text() == "two"
-    writer.reduce_results(JOB)
+    with pytest.raises(MissingBatches, match="the file of item 0 is missing"):
+        writer.reduce_results(JOB)
+    assert not Path(writer.commit_path()).exists()
+    writer.reduce_results(JOB, partial=True)
     assert json.loads(Path(writer.commit_path()).read_bytes()) == {
         "format": "skybatch.texts/1",
         "names": "%08d.txt",
         "column": "text",
+        "items": 2,
     }
     for value, told in [(5, "not text but int"), (None, "not text but NoneType"), ("\ud800", "surrogates not allowed")]:
         with pytest.raises(ResultError, match=f"item 3, key 'text': .*{told}"):
@@ -206,12 +306,12 @@ def format_of(file: Path) -> str | None:
 def test_images_are_png_by_index(tmp_path: Path) -> None:
     writer, image = ImageWriter(str(tmp_path / "out")), drawn()
     writer.check()
-    writer.upload_batch([{"image": image}, {"image": numpy.asarray(image)}], 3, 4, JOB)
+    writer.upload_batch([{"image": image}, {"image": numpy.asarray(image)}], 0, 1, JOB)
     files = sorted((tmp_path / "out").iterdir())
-    assert [file.name for file in files] == ["00000003.png", "00000004.png"]
+    assert [file.name for file in files] == ["00000000.png", "00000001.png"]
     assert files[0].read_bytes() == files[1].read_bytes() == encoded(image, "png")
     writer.reduce_results(JOB)
-    manifest = {"format": "skybatch.images/1", "names": "%08d.png", "column": "image"}
+    manifest = {"format": "skybatch.images/1", "names": "%08d.png", "column": "image", "items": 2}
     assert json.loads(Path(writer.commit_path()).read_bytes()) == manifest
 
 
@@ -230,9 +330,9 @@ def test_every_usual_mode_has_a_file_in_every_format(form: str, mode: str, tmp_p
 
 def test_names_say_the_format_where_none_is_given(tmp_path: Path) -> None:
     names = ["a.png", "b.JPG", "c.jpeg", "d.webp", "e", "f.tiff"]
-    writer = ImageWriter(str(tmp_path), name_column="name")
+    writer = ImageWriter(str(tmp_path / "out"), name_column="name")
     writer.upload_batch([{"image": drawn(), "name": name} for name in names], 0, 5, JOB)
-    found = {file.name: format_of(file) for file in tmp_path.glob("?.*")}
+    found = {file.name: format_of(file) for file in (tmp_path / "out").iterdir()}
     forms = ["PNG", "JPEG", "JPEG", "WEBP", "PNG", "PNG"]
     assert found == dict(zip(["a.png", "b.JPG", "c.jpeg", "d.webp", "e.png", "f.tiff.png"], forms, strict=True))
     with pytest.raises(ResultError, match=r"'e\.png' is the name of item 4's file already"):

@@ -1,0 +1,60 @@
+"""One job at a time per output folder: a claim beside it, from before the job starts until it has published."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from skybatch.engine.folder import JobFolder, home
+from skybatch.engine.placing import is_folder
+from skybatch.errors import JobLocked, JournalError, OutputExists
+from skybatch.formats import claims, storage
+from skybatch.formats.base import OutputWriter
+from skybatch.formats.masking import masked
+from skybatch.journal.lock import JobLock
+from skybatch.journal.reading import Reader
+
+
+def take(writers: Sequence[OutputWriter], job_id: str) -> None:
+    """Claim every output that is a folder; a job's own claims are found again. Raises OutputExists, without any."""
+    taken: list[str] = []
+    try:
+        for writer in writers:
+            if is_folder(writer) or writer.path.endswith("/"):
+                _take(writer.path, job_id)
+                taken.append(writer.path)
+    except BaseException:
+        for path in taken:
+            claims.release_folder(path, job_id)
+        raise
+
+
+def _take(output: str, job_id: str) -> None:
+    path = claims.folder_claim(output)
+    if storage.is_local(path):
+        storage.make_folders(os.path.dirname(path))
+    owner = claims.take(path, job_id)
+    if owner == job_id:
+        return
+    owner = _take_over(path, owner, job_id)
+    if owner != job_id:
+        raise OutputExists(
+            f"output {masked(output)}: job {owner} writes to that folder, and is not done\n"
+            f"  to go on with it: skybatch resume {owner}; to give it up: skybatch clean --unfinished {owner}\n"
+            f"  or, if no machine has such a job any more: skybatch clean --leftovers {masked(output)} --yes"
+        )
+
+
+def _take_over(path: str, owner: str, job_id: str) -> str:
+    """Whose the claim is once one is dropped that is not needed: its job is published, or has stored nothing."""
+    folder = JobFolder(home() / "jobs" / owner)
+    if not folder.spec.exists():
+        return owner  # another machine's, maybe
+    try:
+        with JobLock(folder.path), Reader(folder.journal) as journal:  # it cannot start meanwhile
+            if journal.job().state not in ("published", "cleaned") and journal.counts().won_items:
+                return owner
+            claims.drop(path)
+            return claims.take(path, job_id)
+    except (JobLocked, JournalError):
+        return owner

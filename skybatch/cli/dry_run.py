@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from skybatch.cli.exits import DONE, FAILED
-from skybatch.cli.output import emit_json, inert
+from skybatch.cli.output import emit_json, inert, named
 from skybatch.cli.shapes import TriedBatch
+from skybatch.engine.progress import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ def show(batches: Sequence[Previewed], *, as_json: bool) -> int:
             _show_batch(batch)
     failed = [batch for batch in batches if batch.error is not None]
     items = sum(batch.end - batch.start + 1 for batch in batches)
-    summary = f"skybatch: {items:,} items were tried" + (f"; {len(failed):,} of their batches failed" if failed else "")
+    summary = f"skybatch: {counted(items)} tried" + (f"; {len(failed):,} of their batches failed" if failed else "")
     click.echo(f"{summary}; there is no job, and nothing was written", err=True)
     return FAILED if failed else DONE
 
@@ -45,7 +46,7 @@ def _show_batch(batch: Previewed) -> None:
         for result in results:
             click.echo(f"  -> {_line(result)}")
     if batch.error is not None:
-        at = f"item {batch.item}" if batch.item is not None else f"items {batch.start}-{batch.end}"
+        at = f"item {batch.item}" if batch.item is not None else named(batch.start, batch.end)
         click.echo(f"{at}, {batch.stage}: {inert(batch.traceback or batch.error).rstrip()}", err=True)
 
 

@@ -48,6 +48,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
+def named(start: int, end: int) -> str:
+    """`item 4`, `items 4-7`."""
+    return f"item {start}" if start == end else f"items {start}-{end}"
+
+
 def moment(seconds: float | None) -> str:
     """Local time, to the second."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds is not None else "-"

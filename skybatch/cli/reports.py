@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from skybatch.cli.output import cell, emit_json, indented, inert, json_option, moment
+from skybatch.cli.output import cell, emit_json, indented, inert, json_option, moment, named
 from skybatch.cli.shapes import Failure, LogFile
 from skybatch.errors import UnknownName
 
@@ -145,7 +145,7 @@ def _lies_in(start: int, end: int, stretches: list[tuple[int, int]]) -> bool:
 
 
 def _show_failure(failure: Failure, traceback_before: str | None, gave_up: bool) -> None:
-    where = f"item {failure.start}" if failure.start == failure.end else f"items {failure.start}-{failure.end}"
+    where = named(failure.start, failure.end)
     if failure.item is not None and failure.start != failure.end:
         where += f" (at item {failure.item})"
     what = f"try {failure.attempt}, {failure.kind}{', set aside' if gave_up else ''}"

@@ -112,7 +112,4 @@ def end_of(job: Job, detached: bool) -> int:
     if detached:
         click.echo(job.id)
         return DONE
-    dead = job.progress().items_dead
-    if dead:
-        click.echo(f"skybatch: {dead:,} items were set aside; to see them: skybatch errors {job.id}", err=True)
-    return DONE_WITH_DEAD_LETTERS if dead else DONE
+    return DONE_WITH_DEAD_LETTERS if job.progress().items_dead else DONE

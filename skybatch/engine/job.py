@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from skybatch.engine import control, remedies
 from skybatch.engine import folder as folders
 from skybatch.engine.folder import JobFolder
+from skybatch.engine.progress import counted
 from skybatch.engine.resuming import resume_engine
 from skybatch.engine.run import Engine, Formats, RunOptions
 from skybatch.engine.spec import ON_ERROR, JobSpec
@@ -79,6 +80,11 @@ class Job:
     def name(self) -> str:
         """The name given, or the mapper's."""
         return self.spec.name
+
+    @property
+    def output(self) -> str:
+        """Where its outputs are, or will be."""
+        return ", ".join(masked(fields["path"]) for fields in self.spec.outputs)
 
     @property
     def state(self) -> str:
@@ -216,10 +222,10 @@ def _listed(job: Job) -> str:
     """A job among several: id, state, when it was made, its outputs."""
     try:
         made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.spec.created_at))
-        outputs = ", ".join(masked(fields["path"]) for fields in job.spec.outputs)
+        output = job.output
     except JournalError:
-        made = outputs = "-"
-    return f"  {job.id}  {_state(job):9}  {made}  {outputs}"
+        made = output = "-"
+    return f"  {job.id}  {_state(job):9}  {made}  {output}"
 
 
 def resume(
@@ -282,7 +288,16 @@ def run_engine(
             Engine(folder, spec, journal, formats, options or RunOptions(), display).run()
     finally:
         _forget_when_done(folder)
+    _announce_end(job)
     return job
+
+
+def _announce_end(job: Job) -> None:
+    """Say where a done job's outputs are, and what is not in them."""
+    dead = job.progress().items_dead
+    were = "was" if dead == 1 else "were"
+    without = f"; {counted(dead)} {were} set aside; to see them: skybatch errors {job.id}" if dead else ""
+    announce(job.id, f"is done: {job.output}{without}")
 
 
 def _display() -> ProgressDisplay:

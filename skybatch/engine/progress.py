@@ -113,7 +113,7 @@ class _Bar:
 
 def describe(done: int, dead: int, total: int | None, rate: float | None, state: str) -> str:
     """`1,200 of 20,000 items, 3 failed, 410/s, about 46 s left`."""
-    parts = [f"{done:,} of {total:,} items" if total is not None else f"{done:,} items"]
+    parts = [f"{done:,} of {counted(total)}" if total is not None else counted(done)]
     if dead:
         parts.append(f"{dead:,} failed")
     if state != "running":
@@ -123,6 +123,11 @@ def describe(done: int, dead: int, total: int | None, rate: float | None, state:
         if total is not None and total > done + dead:
             parts.append(f"about {duration((total - done - dead) / rate)} left")
     return ", ".join(parts)
+
+
+def counted(number: int) -> str:
+    """`1 item`, `2,000 items`."""
+    return f"{number:,} item{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -134,11 +134,11 @@ class Session:
     def check(self, batch: Batch, results: Any) -> None:
         """Raise ValueError or TypeError when `results` cannot be those of `batch`."""
         if type(results) is not list:
-            raise TypeError(f"items {batch.start}-{batch.end}: results must be a list of dicts, not {_type(results)}")
+            raise TypeError(f"{_named(batch)}: results must be a list of dicts, not {_type(results)}")
         expected = batch.end - batch.start + 1  # not len(batch.items): the mapper may have emptied that list
         if len(results) != expected and self._one_to_one:
             raise ValueError(
-                f"items {batch.start}-{batch.end}: {len(results)} results for {expected} items "
+                f"{_named(batch)}: {len(results)} results for {expected} item{'' if expected == 1 else 's'} "
                 "(for another number of results than items: one_to_one=False)"
             )
         if {*map(type, results)} - {dict}:
@@ -239,6 +239,10 @@ def _encode(writer: SegmentWriter, results: list[Item], start: int) -> bytes:
         return writer.encode(results, start)
     except ResultError as error:
         raise ResultError(f"output {masked(writer.path)}: {error}", item=error.item) from error
+
+
+def _named(batch: Batch) -> str:
+    return f"item {batch.start}" if batch.start == batch.end else f"items {batch.start}-{batch.end}"
 
 
 def _type(value: object) -> str:

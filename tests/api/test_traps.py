@@ -155,7 +155,7 @@ def test_a_wrong_number_of_results_is_an_error(numbers: Path, tmp_path: Path) ->
     def fewer(batch: list[dict[str, int]]) -> list[dict[str, int]]:
         return batch[1:]
 
-    with pytest.raises(JobFailed, match=r"0 results for 1 items .*one_to_one=False"):
+    with pytest.raises(JobFailed, match=r"item \d: 0 results for 1 item .*one_to_one=False"):
         Dataset(JsonReader(str(numbers))).map(
             fewer, batch_size=5, workers=1, max_retries=0, output=JsonWriter(str(tmp_path / "out.jsonl"))
         )

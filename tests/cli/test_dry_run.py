@@ -47,7 +47,7 @@ def test_items_and_results_are_shown_and_nothing_is_made(folder: Path) -> None:
     assert lines[:2] == ['item 0: {"id": 0}', '  -> {"twice": 0}']
     assert lines[-2:] == ['item 5: {"id": 5}', '  -> {"twice": 10}']
     assert "at work" in ran.stderr
-    assert "6 items were tried; there is no job" in ran.stderr
+    assert "6 items tried; there is no job" in ran.stderr
     assert made(folder) == []
 
 

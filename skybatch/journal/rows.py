@@ -16,7 +16,7 @@ class JobRow:
     batch_size: int
     state: str = "planning"
     cause: str | None = None  # why it is paused, cancelled, failed or in conflict
-    epoch: int = 1
+    epoch: int = 1  # how many engines have taken it up
     length: int | None = None  # items of the dataset; None until planned
     code_hash: str | None = None
     input_fingerprint: Any = None  # any JSON value

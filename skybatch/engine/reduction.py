@@ -15,6 +15,7 @@ from skybatch.failpoints import reach
 from skybatch.formats import segment as segments
 from skybatch.formats import storage, stores
 from skybatch.formats.base import SegmentWriter
+from skybatch.formats.concatenation import assembler_of
 from skybatch.formats.masking import masked
 from skybatch.formats.merge import Mark, Merger
 from skybatch.formats.stores.base import Composer, Piece
@@ -185,9 +186,7 @@ class Assembling(Reduction):
         storage.make_folders(os.path.dirname(staged))
         storage.unlink_if_there(staged)
         self._sink: BinaryIO = open(staged, "x+b", opener=_open_private)  # noqa: SIM115 - closed by close()
-        assembler = results.writer.assembler(self._sink, survey)
-        assert assembler is not None
-        self._assembler = assembler
+        self._assembler = assembler_of(results.writer, self._sink, survey)
         self._begun = 0  # up to here the disk has begun to write
 
     def add(self, run: Run, segment: Segment) -> None:
@@ -247,12 +246,6 @@ def _some_lost() -> Iterator[None]:
         yield
     except SegmentDamaged as error:
         raise LostResults(None, str(error)) from error
-
-
-def is_assembled(writer: SegmentWriter) -> bool:
-    """Whether a writer's output is more than header, payloads and footer as they are."""
-    with open(os.devnull, "wb") as nothing:
-        return writer.assembler(nothing, None) is not None
 
 
 def _open_private(path: str, flags: int) -> int:

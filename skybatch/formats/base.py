@@ -214,6 +214,14 @@ class SegmentWriter(OutputWriter):
         Raises ResultError naming item and key for a value that cannot be written.
         """
 
+    @property
+    def is_assembled(self) -> bool:
+        """Whether `assembler` builds the output; else it is header, payloads and footer, copied as they are.
+
+        Asked often. The default is whether the class has an `assembler` of its own.
+        """
+        return type(self).assembler is not SegmentWriter.assembler
+
     def assembler(self, sink: BinaryIO, survey: Callable[[], Iterator[bytes]] | None) -> Assembler | None:
         """Who builds the output, written to `sink`; None for header, payloads and footer as they are.
 

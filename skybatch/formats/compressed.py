@@ -9,10 +9,11 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
 from skybatch.errors import UsageError, nearest
 from skybatch.formats.base import Assembler, SegmentWriter
+from skybatch.formats.concatenation import Concatenation, Sink
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,12 +27,6 @@ _GZIP_LEVEL, _ZSTD_LEVEL = 6, 3
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # no time, no name, unknown system
 
 Survey = Callable[[], Iterator[bytes]]
-
-
-class Sink(Protocol):
-    """Where an output is written to, from its beginning to its end."""
-
-    def write(self, data: bytes, /) -> int: ...
 
 
 def kind_of(path: str) -> str | None:
@@ -110,24 +105,6 @@ def _zstd(data: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True, write_content_size=True).compress(data)
 
 
-class Copying(Assembler):
-    """Header, payloads and footer as they are; `if_empty` is the output when the payloads have no bytes."""
-
-    def __init__(self, sink: Sink, *, header: bytes = b"", footer: bytes = b"", if_empty: bytes = b"") -> None:
-        self._sink, self._footer, self._if_empty = sink, footer, if_empty
-        sink.write(header)
-
-    def add(self, payload: bytes) -> None:
-        """Append a batch."""
-        self._sink.write(payload)
-        if payload:
-            self._if_empty = b""
-
-    def finish(self) -> None:
-        """Append the footer."""
-        self._sink.write(self._if_empty + self._footer)
-
-
 class _Compressing(Assembler):
     """Another assembler whose output goes through frames."""
 
@@ -151,6 +128,16 @@ class CompressibleWriter(SegmentWriter):
         """Raise UsageError when the compression cannot be done here."""
         check(f"{type(self).__name__}({self.path!r})", kind_of(self.path))
 
+    @property
+    def is_assembled(self) -> bool:
+        """Whether it is compressed, or the format needs it."""
+        return kind_of(self.path) is not None or self.is_assembled_plain
+
+    @property
+    def is_assembled_plain(self) -> bool:
+        """As SegmentWriter.is_assembled, compression aside."""
+        return False
+
     def assembler(self, sink: BinaryIO, survey: Survey | None) -> Assembler | None:
         """The format's own assembler, through frames where the name asks for them."""
         kind = kind_of(self.path)
@@ -158,7 +145,7 @@ class CompressibleWriter(SegmentWriter):
             return self.plain_assembler(sink, survey)
         frames = Frames(sink, kind)
         inner = self.plain_assembler(frames, survey)
-        return _Compressing(inner or Copying(frames, header=self.header(), footer=self.footer()), frames)
+        return _Compressing(inner or Concatenation(frames, header=self.header(), footer=self.footer()), frames)
 
     def plain_assembler(self, sink: Sink, survey: Survey | None) -> Assembler | None:
         """As SegmentWriter.assembler, compression aside."""

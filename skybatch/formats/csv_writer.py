@@ -11,7 +11,8 @@ from skybatch.errors import UsageError
 from skybatch.formats import values
 from skybatch.formats.base import Assembler, Item, Restart
 from skybatch.formats.columns import check_columns, columns_of, select
-from skybatch.formats.compressed import CompressibleWriter, Sink, Survey, uncompressed_name
+from skybatch.formats.compressed import CompressibleWriter, Survey, uncompressed_name
+from skybatch.formats.concatenation import Sink
 
 
 @dataclass
@@ -57,9 +58,14 @@ class CsvWriter(CompressibleWriter):
         layout = self._layout()
         return layout.line(map(layout.cell, columns)) if columns and self.include_header else b""
 
+    @property
+    def is_assembled_plain(self) -> bool:
+        """Whether the columns are to be found."""
+        return self.column is None
+
     def plain_assembler(self, sink: Sink, survey: Survey | None) -> Assembler | None:
         """What finds the columns, where none were given."""
-        if self.column is not None:
+        if not self.is_assembled_plain:
             return None
         return _Union(sink, self._layout(), survey, include_header=self.include_header)
 

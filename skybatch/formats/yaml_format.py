@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from skybatch.formats import values
 from skybatch.formats.base import Assembler, Item
 from skybatch.formats.columns import check_columns, columns_of, select
-from skybatch.formats.compressed import CompressibleWriter, Copying, Sink, Survey
+from skybatch.formats.compressed import CompressibleWriter, Survey
+from skybatch.formats.concatenation import Concatenation, Sink
 
 
 @dataclass
@@ -41,9 +42,14 @@ class YamlWriter(CompressibleWriter):
         entries = values.plain(select(results, columns_of(self.column), start_idx), start_idx)
         return yaml.dump(entries, Dumper=_dumper(), allow_unicode=True, sort_keys=False, encoding="utf-8")
 
+    @property
+    def is_assembled_plain(self) -> bool:
+        """Always."""
+        return True
+
     def plain_assembler(self, sink: Sink, survey: Survey | None) -> Assembler | None:
         """The entries as they are; no entry at all is an empty list, which no file would say."""
-        return Copying(sink, if_empty=b"[]\n")
+        return Concatenation(sink, if_empty=b"[]\n")
 
 
 @functools.cache

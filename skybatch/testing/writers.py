@@ -201,6 +201,14 @@ class WriterSuite:
         assert writer.encode(batch, 0) == first, "encode() gave other bytes for the same batch"
         assert made_again(writer).encode(batch, 0) == first, "another instance encodes the same batch otherwise"
 
+    def test_whether_it_is_assembled_is_told_beforehand(self, writer: OutputWriter, tmp_path: Path) -> None:
+        """`is_assembled` says whether `assembler` gives one."""
+        if not isinstance(writer, SegmentWriter):
+            pytest.skip("not a SegmentWriter")
+        with open(tmp_path / "sink", "w+b") as sink:
+            given = writer.assembler(sink, None) is not None
+        assert writer.is_assembled == given, f"is_assembled is {writer.is_assembled}, and assembler() says otherwise"
+
     # The output
 
     def test_batches_cut_otherwise_give_the_same_bytes(self, tmp_path: Path) -> None:

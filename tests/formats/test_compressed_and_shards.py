@@ -71,6 +71,22 @@ def test_an_empty_output_is_a_whole_file(name: str, tmp_path: Path) -> None:
     assert data and unpacked(name, data) == b""
 
 
+@pytest.mark.parametrize(
+    "writer",
+    [
+        *(JsonWriter("out.jsonl" + ending) for ending in ("", ".gz", ".zst")),
+        *(CsvWriter("out.csv" + ending, column=column) for ending in ("", ".gz") for column in (None, ["a"])),
+        *(YamlWriter("out.yaml" + ending) for ending in ("", ".gz")),
+        JsonWriter("out", shard_size=10),
+        ParquetWriter("out.parquet"),
+    ],
+    ids=repr,
+)
+def test_writers_know_whether_they_are_assembled(writer: SegmentWriter, tmp_path: Path) -> None:
+    with (tmp_path / "sink").open("w+b") as sink:
+        assert writer.is_assembled == (writer.assembler(sink, None) is not None)
+
+
 def test_one_payload_of_many_frames(tmp_path: Path) -> None:
     noise = random.Random(1).randbytes(5 << 20).hex()
     writer = JsonWriter("big.jsonl.zst")

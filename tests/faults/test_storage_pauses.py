@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from skybatch.cli.exits import PAUSED
 from skybatch.engine.job import find_job
 from skybatch.errors import StorageFailed
 from tests.faults.test_publish_stores import StoreBench, is_publishing
-from tests.tools.bench import end_of
+from tests.tools.bench import TIMEOUT_S, Bench, end_of
+from tests.tools.processes import wait_until
 from tests.tools.proxy import Request, Status, running
 from tests.tools.servers import use_s3
 
@@ -108,3 +110,26 @@ def test_refused_credentials_pause_the_job_until_there_are_new_ones(
         valid.append("new ones")
         bench.succeed(bench.start_resume())
         bench.assert_done()
+
+
+@pytest.mark.full
+def test_a_merge_that_waits_for_its_store_does_not_hold_up_signals(
+    moto: str, moto_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = [True]
+
+    def segments_are_away(request: Request) -> Status | None:
+        return Status(503) if away and request.path.endswith(".seg") and request.method == "GET" else None
+
+    with running(moto, segments_are_away) as proxy:
+        use_s3(proxy.url, monkeypatch)
+        bench = Bench(tmp_path, outputs=["parquet"], store=moto_bucket, mapping_s=0.5)
+        process = bench.start()
+        wait_until(lambda: proxy.faults() > 0, TIMEOUT_S, "the merge's first request")
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+        ended = end_of(process)  # sooner than SKYBATCH_STORAGE_PATIENCE_S
+        assert ended.code == 128 + signal.SIGINT and "Traceback" not in ended.err, ended
+        away.clear()
+        bench.succeed(bench.start_resume())
+        bench.check(done=True)

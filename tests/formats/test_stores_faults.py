@@ -218,6 +218,26 @@ def test_a_signal_does_not_wait_for_a_store_that_is_away(weather: tuple[Proxy, s
     proxy.rule = away
     with pytest.raises(KeyboardInterrupt):
         compose(store, bucket, [*pieces]).prepare()
+    assert_nothing_runs(store)
+
+
+@pytest.mark.full
+def test_a_composer_that_is_closed_ends_the_uploads_that_run(weather: tuple[Proxy, str]) -> None:
+    proxy, bucket = weather
+    if bucket.startswith("gs://"):
+        pytest.skip("composing on GCS has no threads of its own")
+    store = stores.of(bucket)
+    assert isinstance(store, S3Store)
+    pieces, _ = put_all(store, bucket, [5 * MIB, 5 * MIB, 5 * MIB])
+    proxy.rule = lambda request: Status(503) if "partNumber" in request.query else None
+    composer = compose(store, bucket, [*pieces])
+    composer.close()
+    assert_nothing_runs(store)
+    store.abort(f"{bucket}/out", composer.handle)
+    assert list(store.abandoned(bucket)) == []
+
+
+def assert_nothing_runs(store: S3Store) -> None:
     barrier = threading.Barrier(UPLOADS_AT_ONCE)
     free = [store.uploads.submit(barrier.wait) for _ in range(UPLOADS_AT_ONCE)]
     for one in free:  # threads that still tried would not come to meet the others

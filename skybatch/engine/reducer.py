@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 from typing import TYPE_CHECKING, NoReturn
 
+from skybatch.engine import remedies
 from skybatch.engine.environment import resolve
 from skybatch.engine.interrupts import Interrupted
 from skybatch.engine.output_checks import stands
@@ -118,7 +119,7 @@ def fail(engine: Engine, asked: Frame, told: Frame) -> NoReturn:
     spec = engine.spec
     what = f"{asked['op']} of output {spec.outputs[asked['output']]['path']}: {told['message']}"
     text = f"{told['traceback'].rstrip()}\n" if told.get("traceback") and not told.get("expected") else ""
-    _end(engine, what, text, mended=bool(told.get("traceback")))
+    _end(engine, what, text)
 
 
 def refuse_nothing(engine: Engine, idx: int) -> None:
@@ -129,12 +130,11 @@ def refuse_nothing(engine: Engine, idx: int) -> None:
     writer, path = engine.formats.writers[idx], engine.spec.outputs[idx]["path"]
     if batchfiles.any_written(writer.path, engine.spec.id) and not stands(writer, engine.spec.replaces[idx]):
         what = f"reduce_results of {type(writer).__name__} wrote nothing to {path}; its batch files are kept"
-        _end(engine, what, "", mended=True)
+        _end(engine, what, "")
 
 
-def _end(engine: Engine, what: str, text: str, *, mended: bool) -> NoReturn:
-    """`mended` code, and no other, can go on."""
+def _end(engine: Engine, what: str, text: str) -> NoReturn:
     spec = engine.spec
     engine.journal.set_state("failed", what)
-    command = f"skybatch resume {spec.id}{' --code current' if mended else ''}"
+    command = remedies.command(engine.journal, spec)
     raise JobFailed(spec.id, f"{text}{what}\n  log: {engine.folder.logs / 'reduce.log'}", command)

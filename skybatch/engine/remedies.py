@@ -16,10 +16,10 @@ def command(journal: Queries, spec: JobSpec) -> str:
     """
     if journal.job().state != "failed":
         return f"skybatch resume {spec.id}"
-    failure, items_died = _cause(journal, spec)
+    failure, of_some = _cause(journal, spec)
     if failure is None or not is_of_settings(failure):
         return f"skybatch resume {spec.id} --code current"
-    return f"skybatch resume {spec.id} --on-error skip" if items_died else f"skybatch clean --unfinished {spec.id}"
+    return f"skybatch resume {spec.id} --on-error skip" if of_some else f"skybatch clean --unfinished {spec.id}"
 
 
 def is_of_settings(failure: FailureRow) -> bool:
@@ -28,9 +28,10 @@ def is_of_settings(failure: FailureRow) -> bool:
 
 
 def _cause(journal: Queries, spec: JobSpec) -> tuple[FailureRow | None, bool]:
-    """The failure that ended the job, if items are to blame; and whether they were given up one by one."""
+    """The failure that ended the job, if items are to blame; and whether they are but some of them."""
     counts = journal.counts()
-    if counts.dead_items:
-        return (next(iter(journal.dead_failures()))[1], True) if spec.on_error == "fail" else (None, False)
-    failures = [] if counts.won_items else journal.failures(1)
-    return (failures[0] if failures else None), False
+    if not counts.won_items:
+        return next(iter(journal.failures(1)), None), False
+    if counts.dead_items and spec.on_error == "fail":
+        return next(iter(journal.dead_failures()))[1], True
+    return None, False

@@ -249,3 +249,32 @@ def test_an_output_that_appears_meanwhile_is_left_alone(numbers: Path, tmp_path:
     (tmp_path / "out.jsonl").unlink()
     assert command("resume", cwd=tmp_path).returncode == 0
     assert doubled(tmp_path / "out.jsonl")
+
+
+def test_a_writer_with_wrong_settings_is_named_with_the_only_way_on(numbers: Path, tmp_path: Path) -> None:
+    """No code can mend them: they are the job's."""
+    with pytest.raises(JobFailed) as caught:
+        Dataset(JsonReader(str(numbers))).map(
+            mappers.double, output=JsonWriter(str(tmp_path / "out.jsonl"), column="twicd"), max_retries=0
+        )
+    told = str(caught.value)
+    assert f"no result can be written: ResultError: output {tmp_path}/out.jsonl: item " in told
+    assert "did you mean 'twice'" in told and "Traceback" not in told
+    assert caught.value.command == f"skybatch clean --unfinished {caught.value.job_id}"
+    assert find_job(caught.value.job_id).command == caught.value.command
+
+
+def test_an_item_that_cannot_be_read_leaves_one_way_on_without_it(numbers: Path, tmp_path: Path) -> None:
+    with open(numbers, "a") as file:
+        file.write("{nothing\n")
+    with pytest.raises(JobFailed) as caught:
+        Dataset(JsonReader(str(numbers))).map(
+            mappers.double, output=JsonWriter(str(tmp_path / "out.jsonl")), max_retries=0
+        )
+    job = find_job(caught.value.job_id)
+    assert "1 item failed for good; the first: item 10: RecordError" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+    assert caught.value.command == job.command == f"skybatch resume {job.id} --on-error skip"
+    assert skybatch.resume(job.id, on_error="skip").progress().items_dead == 1
+    with pytest.raises(UnknownName, match="did you mean 'skip'"):
+        skybatch.resume(job.id, on_error="skipp")

@@ -137,6 +137,9 @@ def _why(job_id: str) -> str | None:
 
 
 def check(path: str) -> None:
-    """Raise UsageError for a path that cannot have leftovers."""
-    if storage.is_local(path) and not os.path.isdir(os.path.dirname(storage.local_path(path).rstrip("/"))):
-        raise UsageError(f"{path}: there is no such folder")
+    """Raise UsageError for a local path that is not there, and has nothing temporary beside it either."""
+    if not storage.is_local(path):
+        return
+    place = storage.local_path(path).rstrip("/")
+    if not os.path.lexists(place) and not os.path.isdir(f"{os.path.dirname(place)}/{TEMP_NAME}"):
+        raise UsageError(f"{path}: there is no such output or folder, and nothing temporary beside it")

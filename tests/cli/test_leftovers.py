@@ -102,3 +102,8 @@ def test_objects_and_uploads_in_a_store(moto_bucket: str, capsys: pytest.Capture
     assert all(f"/{ours}/" in info.path for info in store.list(moto_bucket))
     assert invoke(["clean", "--unfinished", ours]) == 0
     assert list(store.list(moto_bucket)) == []
+
+
+def test_a_path_that_is_not_there_is_no_clean_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["clean", "--leftovers", str(tmp_path / "no.jsonl")]) == 2
+    assert f"{tmp_path}/no.jsonl: there is no such output or folder" in capsys.readouterr().err

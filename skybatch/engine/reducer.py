@@ -114,7 +114,7 @@ def fail(engine: Engine, asked: Frame, told: Frame) -> NoReturn:
 
     Raises JobFailed, LostResults.
     """
-    if asked["op"] == "reduce" and told.get("signature", "").startswith("MissingBatches "):
+    if asked["op"] == "reduce" and told.get("missing_batches"):
         raise LostResults(None, told["message"], output=asked["output"])
     spec = engine.spec
     what = f"{asked['op']} of output {spec.outputs[asked['output']]['path']}: {told['message']}"

@@ -31,7 +31,8 @@ def revoke(engine: Engine, first: LostResults) -> None:
     """Revoke the winner that was found lost, and every other one that is, in one transaction.
 
     What was put together of outputs that are not published is begun anew: a later attempt may bring other bytes.
-    Raises `first` when nothing is found lost any more.
+    Raises `first` when nothing is found lost any more; SegmentDamaged, after it has revoked them, when a custom
+    writer has none of its batch files: its code is to blame, and is not tried on everything once more.
     """
     for merging in engine.merging.values():
         merging.abandon()
@@ -44,7 +45,10 @@ def revoke(engine: Engine, first: LostResults) -> None:
     for row in unpublished:
         _abort(engine, row)
     failures = [_failure(run, cause) for run, cause in lost]
+    has_none = any(isinstance(stored, _BatchFiles) and stored.has_none(engine) for stored in checked)
     engine.journal.revoke([run for run, _ in lost], failures, [row.idx for row in unpublished])
+    if has_none:
+        raise SegmentDamaged(f"{first}; none of its batch files is there")
     for run, cause in lost[:TOLD_MAX]:
         _say(f"skybatch: {cause}; items {run.start}-{run.end} are mapped again")
     if len(lost) > TOLD_MAX:
@@ -58,6 +62,11 @@ class _BatchFiles:
 
     folder: str
     names: frozenset[str]
+
+    def has_none(self, engine: Engine) -> bool:
+        """Whether no range of any winner has its file."""
+        stretches = (Stretch(run.start, run.end, run.size, segment.nonce) for run, segment in engine.journal.winners())
+        return not any(batchfiles.batch_name(*one) in self.names for one in batchfiles.ranges(stretches))
 
     def check(self, run: Run, segment: Segment) -> None:
         """Raise SegmentDamaged unless every range of a winner has its file."""

@@ -6,6 +6,7 @@ import os
 import traceback
 from typing import Any
 
+from skybatch.errors import MissingBatches
 from skybatch.formats.masking import masked
 
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -17,7 +18,7 @@ _TAKEN_FOR_AN_ITEM = (
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """Message, traceback without our own frames, a signature for "alike", the item, and the missing module.
+    """Message, traceback without our own frames, a signature for "alike", the item, and what is missing.
 
     Secrets in them are masked: they are journalled, printed and told to hooks.
     """
@@ -36,6 +37,8 @@ def describe(error: BaseException) -> dict[str, Any]:
     }
     if isinstance(error, ModuleNotFoundError) and error.name:
         described["missing"] = error.name
+    if isinstance(error, MissingBatches):
+        described["missing_batches"] = True
     return described
 
 

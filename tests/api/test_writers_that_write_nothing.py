@@ -10,6 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 
+import skybatch
 from skybatch import CounterReader, Dataset, JobFailed, io_formats, utils
 from skybatch.formats import batchfiles
 from tests.api.scripts import command, run, write
@@ -135,6 +136,10 @@ class OwnNames(Batched):
 
     def upload_batch(self, results: Batch, start_idx: int, end_idx: int, job_id: str) -> str:
         path = f"{self.path}.{start_idx}"
+        if Path(f"{self.path}.mended").exists():
+            path = utils.get_batch_path(self.path, start_idx, end_idx, job_id)
+        with open(f"{self.path}.uploads", "a") as uploads:
+            uploads.write(f"{start_idx}-{end_idx}\n")
         utils.save_jsonl_to_cloud(results, path)
         return path
 
@@ -142,6 +147,14 @@ class OwnNames(Batched):
         utils.concatenate_batches_to_output(self.path, job_id)
 
 
-def test_batch_files_of_other_names_are_missed_with_a_hint(tmp_path: Path) -> None:
-    with pytest.raises(JobFailed, match=r"must store them at the very path that utils\.get_batch_path gives"):
+def test_batch_files_of_other_names_fail_the_job_at_once_and_are_written_again_when_it_is_resumed(
+    tmp_path: Path,
+) -> None:
+    uploads = tmp_path / "out.uploads"
+    with pytest.raises(JobFailed, match=r"must store them at the very path that utils\.get_batch_path gives") as failed:
         mapped(OwnNames(str(tmp_path / "out")))
+    assert uploads.read_text().splitlines() == ["0-1", "2-3"]
+    (tmp_path / "out.mended").touch()
+    skybatch.resume(failed.value.job_id)
+    assert uploads.read_text().splitlines() == ["0-1", "2-3"] * 2
+    assert len((tmp_path / "out").read_text().splitlines()) == 4

@@ -295,8 +295,8 @@ def run_engine(
 def _announce_end(job: Job) -> None:
     """Say where a done job's outputs are, and what is not in them."""
     dead = job.progress().items_dead
-    were = "was" if dead == 1 else "were"
-    without = f"; {counted(dead)} {were} set aside; to see them: skybatch errors {job.id}" if dead else ""
+    were = "was set aside; to see it" if dead == 1 else "were set aside; to see them"
+    without = f"; {counted(dead)} {were}: skybatch errors {job.id}" if dead else ""
     announce(job.id, f"is done: {job.output}{without}")
 
 

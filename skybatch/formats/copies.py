@@ -7,7 +7,7 @@ import os
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,7 @@ def check(path: str) -> None:
             ) from None
 
 
-def fetch(files: Sequence[InputFile], folder: str) -> None:
+def fetch(files: Iterable[InputFile], folder: str) -> None:
     """Copy objects that are not compressed, while the disk has room; each is read once. Raises StorageFailed, OSError.
 
     AHEAD + 1 blocks are on their way and in memory at any time.

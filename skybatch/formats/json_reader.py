@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,10 +30,12 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class Lines(list["bytes | None"]):
-    """The lines of a window, and the items of those that were parsed last."""
+    """The lines of a window, and the items of those that were parsed ahead and are nobody's yet."""
 
-    parsed_from = 0
-    parsed: Sequence[Item] = ()
+    def __init__(self) -> None:
+        super().__init__()
+        self.parsed: list[Item] = []
+        self.parsed_from = 0  # the line of the first of them
 
 
 @dataclass
@@ -65,14 +67,14 @@ class JsonReader(WindowReader):
 
     def fingerprint(self) -> dict[str, Any]:
         """Number, sizes and versions of the files, and a checksum of where they begin and end."""
-        return source.fingerprint(list(self._found()))
+        return source.fingerprint(self._found())
 
     def build_index(self, folder: str) -> int:
         """Read every file once, to know where its lines are; objects are copied on the way."""
-        files = list(self._found())
+        listing.build((("", file) for file in self._found()), folder)
+        files = listing.load(folder)
         if self._in_job:
             copies.fetch(files, folder)
-        listing.build((("", file) for file in files), folder)
         with Making(folder) as making:
             for file in files:
                 making.begin_file()
@@ -108,24 +110,23 @@ class JsonReader(WindowReader):
     def decode(self, window: Any, first: int, start: int, end: int) -> list[Item]:
         """Parse the lines of items `start` to `end`. Raises RecordError."""
         at, stop = start - first, end - first + 1
-        if stop - at < TOGETHER:
-            self._parse_ahead(window, at, stop)
-            if window.parsed:
-                return list(window.parsed[at - window.parsed_from : stop - window.parsed_from])
+        if stop - at < TOGETHER and self._parse_ahead(window, at, stop):
+            return _taken(window, at, stop)
         try:
             return self._parser.parse(window[at:stop])
         except NotARecord as fault:
             item = start + fault.position
             raise RecordError(f"{self._place(item)}: {fault}", item=item) from None
 
-    def _parse_ahead(self, window: Lines, at: int, stop: int) -> None:
-        """Have the lines from `at` parsed, and some that follow; none where one of them is no record."""
+    def _parse_ahead(self, window: Lines, at: int, stop: int) -> bool:
+        """Have the lines from `at` parsed, and some that follow; False where one of them is no record."""
         if window.parsed_from <= at and stop <= window.parsed_from + len(window.parsed):
-            return
+            return True
         try:
             window.parsed_from, window.parsed = at, self._parser.parse(window[at : at + TOGETHER])
         except NotARecord:
-            window.parsed = ()
+            return False
+        return True
 
     def _found(self) -> Iterator[InputFile]:
         """The files; of folders, those that are named like one of JSON Lines."""
@@ -197,6 +198,14 @@ class JsonReader(WindowReader):
     def _ready(self) -> RecordIndex:
         assert self._index is not None, "neither build_index nor open_index was called"
         return self._index
+
+
+def _taken(window: Lines, at: int, stop: int) -> list[Item]:
+    """Items that were parsed ahead, given away: a mapper may change what it gets, and get it once more unchanged."""
+    skipped, end = at - window.parsed_from, stop - window.parsed_from
+    items = window.parsed[skipped:end]
+    window.parsed_from, window.parsed = stop, window.parsed[end:]
+    return items
 
 
 def _is_json_lines(path: str) -> bool:

@@ -6,7 +6,7 @@ import json
 import mmap
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from skybatch.formats import storage
 from skybatch.formats.source import InputFile
@@ -30,6 +30,10 @@ class Listing:
         begin = self._rows[2 * index - 2] if index else 0
         version, path = os.fsdecode(bytes(self._text[begin : self._rows[2 * index]])).split("\0", 1)
         return InputFile(path=path, size=self.size(index), version=version)
+
+    def __iter__(self) -> Iterator[InputFile]:
+        """All files, in order."""
+        return map(self.file, range(self.count))
 
     def name(self, file: InputFile) -> str:
         """A file's path in the folder that all of them lie in."""

@@ -52,7 +52,7 @@ class ParquetReader(WindowReader):
 
     def fingerprint(self) -> dict[str, Any]:
         """Number, sizes and versions of the files, and a sample of their bytes."""
-        return source.fingerprint(source.find(self.path))
+        return source.fingerprint(source.walk(self.path))
 
     def build_index(self, folder: str) -> int:
         """Read all footers, unless `check` just has."""

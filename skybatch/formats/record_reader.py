@@ -86,12 +86,12 @@ class RecordReader(WindowReader, Generic[Raw]):
 
     def fingerprint(self) -> dict[str, Any]:
         """Number, sizes and versions of the files, and a checksum of where they begin and end."""
-        return source.fingerprint(source.find(self.path))
+        return source.fingerprint(source.walk(self.path))
 
     def build_index(self, folder: str) -> int:
         """Read every file once, to know where its records are; see `copies` for what is kept of them."""
-        files = source.find(self.path)
-        listing.build((("", file) for file in files), folder)
+        listing.build((("", file) for file in source.walk(self.path)), folder)
+        files = listing.load(folder)
         if self._in_job:
             copies.fetch(files, folder)
         with Making(folder) as making:

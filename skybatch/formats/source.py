@@ -8,6 +8,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
@@ -87,19 +88,21 @@ def open_file(file: InputFile) -> Source:
     return _LocalSource(file) if storage.is_local(file.path) else _StoredSource(file)
 
 
-def fingerprint(files: Sequence[InputFile]) -> dict[str, Any]:
-    """What tells these files from changed ones, as JSON of bounded size: number, sizes, versions, head and tail."""
+def fingerprint(files: Iterable[InputFile]) -> dict[str, Any]:
+    """What tells these files from changed ones, as JSON of bounded size: number, sizes, versions, head and tail.
+
+    There is one file at least; one at a time is held.
+    """
     import hashlib
 
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{os.path.basename(file.path)}\0{file.size}\0{file.version}\n".encode(errors="surrogateescape"))
-    return {
-        "files": len(files),
-        "size": sum(file.size for file in files),
-        "version": files[0].version if len(files) == 1 else digest.hexdigest()[:32],
-        "sample": _sample(files[0], files[-1]),
-    }
+    digest, count, size = hashlib.sha256(), 0, 0
+    files = iter(files)
+    first = last = next(files)
+    for last in chain([first], files):
+        digest.update(f"{os.path.basename(last.path)}\0{last.size}\0{last.version}\n".encode(errors="surrogateescape"))
+        count, size = count + 1, size + last.size
+    version = first.version if count == 1 else digest.hexdigest()[:32]
+    return {"files": count, "size": size, "version": version, "sample": _sample(first, last)}
 
 
 def _sample(first: InputFile, last: InputFile) -> int:

@@ -85,6 +85,19 @@ def test_files_of_every_kind_are_one_input(tmp_path: Path) -> None:
     assert outcome.ids == [*range(20, 30), *range(20), 30]
 
 
+def test_lines_parsed_ahead_are_new_items_for_each_who_asks(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(lines(0, 300))
+    reader = JsonReader(str(path))
+    window = reader.read_window(0, len(reader) - 1)
+    spans = [(0, 1), (2, 2), (2, 5), (0, 9), (9, 200), (200, 290), (4, 4), (299, 299), (290, 299)]
+    for start, end in spans:
+        items = reader.decode(window, 0, start, end)
+        assert [item["id"] for item in items] == list(range(start, end + 1))
+        for item in items:
+            item["id"] = None
+
+
 def test_paths_in_a_list_are_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.jsonl").write_bytes(lines(0, 2))

@@ -114,6 +114,17 @@ def test_a_file_that_was_replaced_is_not_read(tmp_path: Path) -> None:
         source.open_file(file)
 
 
+def test_a_fingerprint_is_taken_of_files_as_they_come(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}").write_text(f"file {number}")
+    for pattern in (str(tmp_path), f"{tmp_path}/1"):
+        found = source.find(pattern)
+        told = source.fingerprint(source.walk(pattern))
+        assert told == source.fingerprint(found)
+        assert (told["files"], told["size"]) == (len(found), 6 * len(found))
+        assert (told["version"] == found[0].version) == (len(found) == 1)
+
+
 def test_the_fingerprint_tells_every_change(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_text("x" * 100)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 
-from skybatch.formats import storage
+from skybatch.formats import mapped, storage
 from skybatch.formats.source import InputFile
 
 _MAGIC = b"SKYBFIL1"
@@ -60,15 +59,8 @@ def load(folder: str) -> Listing:
     """What `build` wrote. Raises ValueError for anything else."""
     with open(f"{folder}/files.json") as about:
         root: str = json.load(about)["root"]
-    return Listing(root, _mapped(f"{folder}/files.rows").cast("Q"), _mapped(f"{folder}/files.text"))
-
-
-def _mapped(path: str) -> memoryview:
-    with open(path, "rb") as file:
-        mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    if mapped[: len(_MAGIC)] != _MAGIC:
-        raise ValueError(f"{path} is not a list of files")
-    return mapped[len(_MAGIC) :]
+    rows, text = (mapped.load(f"{folder}/files.{part}", _MAGIC, "a list of files") for part in ("rows", "text"))
+    return Listing(root, rows.cast("Q"), text)
 
 
 def _common(folder: str, other: str) -> str:

@@ -5,14 +5,13 @@ It is written once, by the engine, and mapped by workers, so that only what is l
 
 from __future__ import annotations
 
-import mmap
 import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from types import TracebackType
 
-from skybatch.formats import listing
+from skybatch.formats import listing, mapped
 
 Row = tuple[int, int, int]
 _MAGIC = b"SKYBREC1"
@@ -26,7 +25,7 @@ class RecordIndex:
 
     def __init__(self, folder: str) -> None:
         self.files = listing.load(folder)
-        rows, self._first_rows = _mapped(f"{folder}/records.rows"), _mapped(f"{folder}/records.files")
+        rows, self._first_rows = _numbers(f"{folder}/records.rows"), _numbers(f"{folder}/records.files")
         self.offsets, self.records, self.lines = rows[0::3], rows[1::3], rows[2::3]
         self.count: int = self.records[-1]
 
@@ -90,9 +89,5 @@ class Making:
             file.close()
 
 
-def _mapped(path: str) -> Sequence[int]:
-    with open(path, "rb") as file:
-        mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    if mapped[: len(_MAGIC)] != _MAGIC:
-        raise ValueError(f"{path} is not an index of records")
-    return mapped[len(_MAGIC) :].cast("Q")
+def _numbers(path: str) -> Sequence[int]:
+    return mapped.load(path, _MAGIC, "an index of records").cast("Q")

@@ -6,19 +6,25 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from skybatch.engine.placing import standing
+from skybatch.engine.placing import is_folder, standing
 from skybatch.errors import OutputExists, UsageError
-from skybatch.formats import storage, stores
-from skybatch.formats.base import OutputWriter
+from skybatch.formats import batchfiles, storage, stores
+from skybatch.formats.base import OutputWriter, SegmentWriter
 from skybatch.formats.masking import masked
+from skybatch.formats.stores.buckets import is_bucket
+from skybatch.formats.stores.retrying import Kind, Refusal
 from skybatch.formats.tokens import token_of
 
 _REMEDY = "move it away, or allow it to be replaced: overwrite=True (skybatch run --overwrite)"
 
 
 def check_stores(writers: Sequence[OutputWriter], *, inline: bool) -> None:
-    """Raise UsageError for an output in a store where this job cannot put it, or that cannot be used at all."""
+    """Raise UsageError for an output in a store where this job cannot put it, or that cannot be used at all.
+
+    And for a single file whose path is a folder's or a bucket's.
+    """
     for writer in writers:
+        _check_name(writer)
         if storage.is_local(writer.path):
             continue
         stores.of(writer.path)
@@ -27,9 +33,13 @@ def check_stores(writers: Sequence[OutputWriter], *, inline: bool) -> None:
 
 
 def check_places(writers: Sequence[OutputWriter], *, overwrite: bool) -> None:
-    """Raise OutputExists when something stands at an output's place and may not be replaced."""
+    """Raise OutputExists when something stands at an output's place and may not be replaced.
+
+    UsageError for a bucket that does not exist.
+    """
     for writer in writers:
         if not storage.is_local(writer.path):
+            _check_bucket(writer)
             if not overwrite:
                 _check_in_store(writer)
             continue
@@ -53,6 +63,25 @@ def stands(writer: OutputWriter, replaced: dict[str, Any] | None) -> bool:
     if os.path.isdir(plain):
         return bool(os.listdir(plain))
     return os.path.lexists(plain) and token_of(plain) != replaced
+
+
+def _check_name(writer: OutputWriter) -> None:
+    path, kind = masked(writer.path), type(writer).__name__
+    if not isinstance(writer, SegmentWriter) or is_folder(writer):
+        return
+    if is_bucket(writer.path):
+        raise UsageError(f"output {path}: a bucket, and {kind} makes a single object; name one in it")
+    if writer.path.endswith("/"):
+        raise UsageError(f"output {path}: ends with a slash, and {kind} makes a single file; name one in that folder")
+
+
+def _check_bucket(writer: OutputWriter) -> None:
+    try:
+        next(iter(stores.of(writer.path).list(batchfiles.folder(writer.path, "no-job"))), None)
+    except Refusal as refusal:
+        if refusal.kind is not Kind.MISSING:
+            raise
+        raise UsageError(f"output {masked(writer.path)}: there is no such bucket") from None
 
 
 def _check_in_store(writer: OutputWriter) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from skybatch.errors import MissingBatches
 from skybatch.formats import storage, stores
 from skybatch.formats.masking import masked
+from skybatch.formats.stores.buckets import is_bucket
 
 TEMP_NAME = ".sky_batch_tmp"
 _NAME = re.compile(r"(\d{12})-(\d{12})-([0-9a-z]+)\.(jsonl|seg)")
@@ -67,6 +68,8 @@ def folder(output_path: str, job_id: str) -> str:
     if storage.is_local(output_path):
         trimmed = storage.local_path(trimmed)
     parent, _, name = trimmed.rpartition("/")
+    if is_bucket(trimmed):
+        parent = trimmed  # beside a bucket there is nothing of ours
     return f"{parent}/{TEMP_NAME}/{job_id}/{name}"
 
 

@@ -286,9 +286,20 @@ def _find_stored(pattern: str) -> Iterator[InputFile]:
     else:
         fixed, parts = _split(pattern)
     length = len(fixed) + 1
-    for info in store.list(fixed):
+    for info in _listed(store, fixed):
         if not info.path.endswith("/") and _all_match(info.path[length:].split("/"), parts):
             yield _stored_file(info)
+
+
+def _listed(store: Store, folder: str) -> Iterator[ObjectInfo]:
+    from skybatch.formats.stores.retrying import Kind, Refusal
+
+    try:
+        yield from store.list(folder)
+    except Refusal as refusal:
+        if refusal.kind is not Kind.MISSING:
+            raise
+        raise InputMissing(f"input {masked(folder)}: there is no such bucket") from None
 
 
 def _all_match(names: list[str], patterns: list[str]) -> bool:

@@ -8,11 +8,18 @@ from itertools import islice
 OWNER_KEY = "skybatch-owner"
 """Under which an object's metadata names who put it."""
 
+WITH_BUCKETS = ("s3://", "gs://", "gcs://")
+
 
 def split(path: str) -> tuple[str, str]:
     """Bucket and key."""
     bucket, _, key = path.partition("://")[2].partition("/")
     return bucket, key
+
+
+def is_bucket(path: str) -> bool:
+    """Whether a path names a whole bucket, and nothing in it."""
+    return path.startswith(WITH_BUCKETS) and not split(path)[1].strip("/")
 
 
 def slices(paths: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -144,7 +144,9 @@ class Dataset:
             _tell_what_stays(earlier.spec, spec)
             return run_engine(earlier.folder, options if pool_name or executor or workers else None, stream)
         check_places(plan.outputs, overwrite=overwrite)
-        return _start(home, spec, captured, plan.formats(), options, stream)
+        formats = plan.formats()
+        with folder_claims.taken(formats.writers, spec.id):
+            return _start(home, spec, captured, formats, options, stream)
 
 
     def preview(
@@ -350,7 +352,6 @@ def _start(
     stream: bool,
 ) -> Job:
     """Bring the job into being, and have it run here or by a detached engine."""
-    folder_claims.take(formats.writers, spec.id)
     folder = JobFolder.create(home, spec.id)
     folder.check_filesystem()
     captured.store(folder.code)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from skybatch.engine import folder_claims
 from skybatch.engine.merge_behind import MergeBehind
 from skybatch.engine.placing import LocalPlace, StorePlace, place_of
 from skybatch.engine.reducer import ReduceHere, ReduceProcess, fail, refuse_nothing
@@ -18,7 +19,7 @@ from skybatch.engine.reduction import Assembling, Composing, Copying, LostResult
 from skybatch.engine.spec import JobSpec
 from skybatch.errors import JournalError, ResultError, SegmentDamaged, SkybatchError
 from skybatch.failpoints import reach
-from skybatch.formats import batchfiles, claims, copies, storage
+from skybatch.formats import batchfiles, copies, storage
 from skybatch.formats.base import Restart, SegmentWriter
 from skybatch.formats.stores.base import Composer
 from skybatch.formats.tokens import Token
@@ -50,8 +51,7 @@ class Finishing:
                     self._publish(row)
                 self._enter("published")
                 reach("published")
-            for writer in self._writers:
-                claims.release_folder(writer.path, self._spec.id)
+            folder_claims.release(self._writers, self._spec.id)
             if not self._journal.counts().dead_items:
                 for row in rows:
                     self._clean(row)

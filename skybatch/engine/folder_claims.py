@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from skybatch.engine.folder import JobFolder, home
 from skybatch.engine.placing import is_folder
@@ -15,18 +16,29 @@ from skybatch.journal.lock import JobLock
 from skybatch.journal.reading import Reader
 
 
-def take(writers: Sequence[OutputWriter], job_id: str) -> None:
-    """Claim every output that is a folder; a job's own claims are found again. Raises OutputExists, without any."""
-    taken: list[str] = []
+@contextmanager
+def taken(writers: Sequence[OutputWriter], job_id: str) -> Iterator[None]:
+    """Claim them for a job that comes into being while this is entered; given up if it does not. Raises as `take`."""
     try:
-        for writer in writers:
-            if is_folder(writer) or writer.path.endswith("/"):
-                _take(writer.path, job_id)
-                taken.append(writer.path)
+        take(writers, job_id)
+        yield
     except BaseException:
-        for path in taken:
-            claims.release_folder(path, job_id)
+        if not JobFolder(home() / "jobs" / job_id).spec.exists():
+            release(writers, job_id)
         raise
+
+
+def take(writers: Sequence[OutputWriter], job_id: str) -> None:
+    """Claim every output that is a folder; a job's own claims are found again. Raises OutputExists."""
+    for writer in writers:
+        if is_folder(writer) or writer.path.endswith("/"):
+            _take(writer.path, job_id)
+
+
+def release(writers: Sequence[OutputWriter], job_id: str) -> None:
+    """Give up what the job has claimed."""
+    for writer in writers:
+        claims.release_folder(writer.path, job_id)
 
 
 def _take(output: str, job_id: str) -> None:

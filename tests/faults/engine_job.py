@@ -162,6 +162,8 @@ def outputs_of(folder: str, asked: dict[str, Any]) -> list[io_formats.OutputWrit
         "json": io_formats.JsonWriter(f"{folder}/out/rows.jsonl", column=["id", "word"]),
         "yaml": YamlWriter(f"{folder}/out/words.yaml", "word", asked["finishing_s"], phases),
         "parquet": io_formats.ParquetWriter(f"{asked['store'] or folder}/out/rows.parquet", row_group_size=32),
+        "shards": io_formats.JsonWriter(f"{folder}/out/shards", column=["id", "word"], shard_size=500),
+        "texts": io_formats.TextWriter(f"{folder}/out/texts", column="word"),
         "text": TextWriter(f"{folder}/out/texts/", "word"),
     }
     for number in range(16):

@@ -67,7 +67,7 @@ def _clean_leftovers(path: str, yes: bool) -> None:
         rows = [(one.job_id or "-", one.why, one.files or "-", one.size or "-", masked(one.path)) for one in found]
         table(("JOB", "STATE", "FILES", "BYTES", "PATH"), rows)
     for job_id in kept:
-        click.echo(f"skybatch: job {job_id} stands unfinished; what is its own stays", err=True)
+        click.echo(f"skybatch: job {job_id} stands unfinished, or has items set aside; what is its own stays", err=True)
     if not found:
         click.echo("skybatch: nothing is left over there", err=True)
     elif not yes:

@@ -36,7 +36,7 @@ def find(path: str) -> tuple[list[Leftover], list[str]]:
     A job that stands unfinished in this $SKYBATCH_HOME is never touched. One that is not known here may be another
     machine's, and may run there: whoever removes its files must know.
     """
-    found, kept, outputs = [], [], {path.rstrip("/")}
+    found, kept, outputs = [], [], set[str]()
     for place, names in _temporary(path):
         for name in names:
             folder = f"{place}/{name}"
@@ -98,31 +98,36 @@ def _contents(folder: str) -> tuple[int, int, set[str]]:
 
 
 def _uploads(path: str, outputs: set[str], kept: set[str]) -> Iterator[Leftover]:
-    """Uploads for `path` itself, for outputs whose temporary files are left over, and for temporary files."""
+    """Uploads for temporary files, for outputs whose temporary files are left over, and those that a job here began.
+
+    Any other, be it for `path` itself, is somebody else's.
+    """
+    begun = _begun_here()
     root = path.rstrip("/").rpartition("/")[0]
     for place in dict.fromkeys([path.rstrip("/"), path.rstrip("/") if root.endswith(":/") else root]):
         for target, handle in stores.of(place).abandoned(place):
             job_id = target.partition(f"/{TEMP_NAME}/")[2].partition("/")[0]
-            ours = target in outputs or (job_id and job_id not in kept and _why(job_id) is not None)
-            if ours and not _is_needed(handle):
+            ours = target in outputs or (job_id != "" and job_id not in kept and _why(job_id) is not None)
+            if begun.get(handle, ours):
                 yield Leftover(path=target, job_id=None, why="upload", files=0, size=0, upload=handle)
 
 
-def _is_needed(handle: str) -> bool:
-    """Whether an unfinished job of this $SKYBATCH_HOME goes on with this upload."""
+def _begun_here() -> dict[str, bool]:
+    """Handles of the uploads that jobs of this $SKYBATCH_HOME have begun; whether each is of no use to its job."""
+    begun: dict[str, bool] = {}
     for folder in job_folders(home()):
         try:
             with Reader(folder.journal) as journal:
-                rows = journal.outputs() if journal.job().state not in FINISHED else []
+                finished = journal.job().state in FINISHED
+                handles = [(row.progress or {}).get("handle") for row in journal.outputs()]
         except JournalError:
             continue
-        if any((row.progress or {}).get("handle") == handle for row in rows):
-            return True
-    return False
+        begun |= {handle: finished for handle in handles if handle}
+    return begun
 
 
 def _why(job_id: str) -> str | None:
-    """Why a job's temporary files may go; None when they may not."""
+    """Why a job's temporary files may go; None when they may not: those of items set aside are kept with their job."""
     folder = JobFolder(home() / "jobs" / job_id)
     if not folder.path.is_dir():
         return "not known here"
@@ -130,10 +135,10 @@ def _why(job_id: str) -> str | None:
         return None
     try:
         with Reader(folder.journal) as journal:
-            state = journal.job().state
+            state, dead = journal.job().state, journal.counts().dead_items
     except JournalError:
         return None  # it may be put right yet
-    return state if state in FINISHED else None
+    return state if state in FINISHED and not dead else None
 
 
 def check(path: str) -> None:

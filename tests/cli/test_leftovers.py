@@ -11,6 +11,7 @@ from skybatch import Dataset, io_formats
 from skybatch.cli.main import invoke
 from skybatch.engine.job import find_job
 from skybatch.formats import batchfiles, stores
+from skybatch.journal import Journal
 
 
 class Numbers(io_formats.InputReader):
@@ -107,3 +108,51 @@ def test_objects_and_uploads_in_a_store(moto_bucket: str, capsys: pytest.Capture
 def test_a_path_that_is_not_there_is_no_clean_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["clean", "--leftovers", str(tmp_path / "no.jsonl")]) == 2
     assert f"{tmp_path}/no.jsonl: there is no such output or folder" in capsys.readouterr().err
+
+
+def test_an_upload_that_no_job_began_is_somebody_else_s(moto_bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output = f"{moto_bucket}/out/rows.jsonl"
+    store = stores.of(moto_bucket)
+    theirs = store.composer(output, scratch=f"{moto_bucket}/scratch", owner="another tool")
+    for path in (output, f"{moto_bucket}/out", moto_bucket):
+        assert invoke(["clean", "--leftovers", path, "--yes"]) == 0
+        assert "nothing is left over" in capsys.readouterr().err
+    assert dict(store.abandoned(moto_bucket)) == {output: theirs.handle}
+
+
+def test_an_upload_of_a_finished_job_is_left_over_and_one_of_an_unfinished_job_is_not(
+    moto_bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, outputs = stores.of(moto_bucket), [f"{moto_bucket}/out/a.jsonl", f"{moto_bucket}/out/b.jsonl"]
+    unfinished = find_job(unfinished_job(outputs[0]))
+    finished = Dataset(Numbers("")).map(same, output=skybatch.JsonWriter(outputs[1]), executor="inline")
+    for job, output in zip([unfinished, finished], outputs, strict=True):
+        begun = store.composer(output, scratch=f"{moto_bucket}/scratch", owner="it")
+        with Journal.open(job.folder.journal) as journal:
+            journal.set_progress(0, {"handle": begun.handle})
+    assert invoke(["clean", "--leftovers", f"{moto_bucket}/out", "--yes"]) == 0
+    assert [path for path, _ in store.abandoned(moto_bucket)] == [outputs[0]]
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_what_a_published_job_with_items_set_aside_has_stored_stays(
+    remote: bool, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = f"{request.getfixturevalue('moto_bucket') if remote else tmp_path / 'out'}/rows.jsonl"
+    job = Dataset(Numbers("")).map(
+        three_fail,
+        batch_size=1,
+        output=skybatch.JsonWriter(output),
+        executor="inline",
+        max_retries=0,
+        on_error="skip",
+    )
+    assert job.state == "published"
+    before = sorted(batchfiles.names(output, job.id))
+    assert before
+    assert invoke(["clean", "--leftovers", output, "--yes"]) == 0
+    told = capsys.readouterr()
+    assert f"job {job.id}" in told.err and job.id not in told.out
+    assert sorted(batchfiles.names(output, job.id)) == before
+    assert invoke(["clean", job.id]) == 0
+    assert batchfiles.names(output, job.id) == []

@@ -278,3 +278,16 @@ def test_an_item_that_cannot_be_read_leaves_one_way_on_without_it(numbers: Path,
     assert skybatch.resume(job.id, on_error="skip").progress().items_dead == 1
     with pytest.raises(UnknownName, match="did you mean 'skip'"):
         skybatch.resume(job.id, on_error="skipp")
+
+
+def test_a_stricter_policy_takes_back_what_was_passed_over(numbers: Path, tmp_path: Path) -> None:
+    broken = SCRIPT.replace("resume=", "max_retries=0, on_error='skip', resume=")
+    script = write(tmp_path, "script.py", broken.replace("* FACTOR", "* FACTOR // (item['i'] != 4)"))
+    assert run(script, SKYBATCH_FAILPOINT="reducing").returncode == -signal.SIGKILL
+    strict = command("resume", "--on-error", "fail", cwd=tmp_path)
+    assert strict.returncode == 1 and "1 item failed for good" in strict.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+    write(tmp_path, "script.py", SCRIPT)
+    mended = command("resume", "--code", "current", cwd=tmp_path)
+    assert mended.returncode == 0, mended.stderr
+    assert doubled(tmp_path / "out.jsonl")

@@ -6,28 +6,26 @@ import queue
 import selectors
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from skybatch import plugins
-from skybatch.engine import input_changes, remedies
+from skybatch.engine import remedies
 from skybatch.engine.control import ControlServer
 from skybatch.engine.environment import resolve
-from skybatch.engine.events import Settings, Unit
+from skybatch.engine.events import Settings
 from skybatch.engine.finish import Finishing, merge_behind
 from skybatch.engine.folder import JobFolder
 from skybatch.engine.interrupts import Interrupted, Interrupts, say
 from skybatch.engine.loop import Loop, Stop
 from skybatch.engine.merge_behind import MergeBehind
 from skybatch.engine.placing import Conflict, is_folder, place_of
+from skybatch.engine.planning import ReaderFailed, plan, restored
 from skybatch.engine.reduction import LostResults
 from skybatch.engine.scheduler import Scheduler
 from skybatch.engine.spec import JobSpec
 from skybatch.engine.workers import Workers
 from skybatch.errors import (
-    DISK_FULL,
-    CodeChanged,
-    InputMissing,
     JobFailed,
     JournalError,
     OutputExists,
@@ -42,14 +40,11 @@ from skybatch.failpoints import reach
 from skybatch.formats.base import InputReader, OutputWriter, SegmentWriter, WindowReader
 from skybatch.journal.journal import Journal
 from skybatch.journal.rows import Changes
-from skybatch.worker.fault import describe
 from skybatch.worker.frames import Frame
 
 if TYPE_CHECKING:
     from skybatch.engine.progress import ProgressDisplay
 
-P = ParamSpec("P")
-T = TypeVar("T")
 LOG_CAP = 10 << 20
 REVOCATIONS_MAX = 3
 """How often one run maps ranges again whose stored results were lost, before it gives the storage up."""
@@ -223,9 +218,7 @@ class Engine:
         except SegmentDamaged as error:
             self._end(Stop(state="failed", cause=str(error), exit_code=1))
 
-    def _map_all(
-        self, loop: Loop, workers: Workers, control: ControlServer, on_started: Callable[[], None]
-    ) -> None:
+    def _map_all(self, loop: Loop, workers: Workers, control: ControlServer, on_started: Callable[[], None]) -> None:
         if self.journal.job().length is None and self.journal.job().state != "planning":
             self.journal.set_state("planning")
         stop = self._map(loop, workers, control, on_started)
@@ -264,8 +257,8 @@ class Engine:
         workers.fill(min(EARLY_WORKERS, workers.slots))
         on_started()
         try:
-            length = self._plan()
-        except _ReaderFailed as failed:
+            length = plan(self.folder, self.spec, self.journal, self.formats.reader)
+        except ReaderFailed as failed:
             workers.kill_all()
             return failed.stop
         self._withdraw_manifests()
@@ -276,7 +269,7 @@ class Engine:
                 max_retries=self.spec.max_retries,
                 depth=max(2, self.spec.concurrency + 1),  # grants of one range must fill an async mapper too
             ),
-            **self._restored(),
+            **restored(self.journal, self.spec),
         )
         if not scheduler.finished:
             self.merging = merge_behind(self)
@@ -297,72 +290,6 @@ class Engine:
         for idx, writer in enumerate(self.formats.writers):
             if self.spec.replaces[idx] and is_folder(writer) and not isinstance(writer, SegmentWriter):
                 place_of(writer, self.spec, idx).withdraw()
-
-    def _plan(self) -> int:
-        """The number of items. Raises CodeChanged, having changed nothing, when the input is not what it was."""
-        reach("planning")
-        job = self.journal.job()
-        reader = self.formats.reader
-        try:
-            fingerprint = _ask(reader.fingerprint)
-        except InputMissing as error:
-            if job.length is None:
-                raise
-            raise CodeChanged(self._changed(str(error))) from None
-        if job.length is not None:
-            self._refuse_changed_input(job.length, job.input_fingerprint, fingerprint)
-            if isinstance(reader, WindowReader):
-                _ask(reader.open_index, str(self.folder.index))
-            elif (count := self.spec.cut(_ask(len, reader))) != job.length:
-                raise CodeChanged(self._changed(f"it has {count} items now, and had {job.length}"))
-            if job.state != "running":
-                self.journal.set_state("running")
-            return job.length
-        if isinstance(reader, WindowReader):
-            whole = _ask(reader.build_index, str(self.folder.index))
-        else:
-            whole = _ask(len, reader)
-        length = self.spec.cut(whole)
-        self.journal.set_planned(length, fingerprint)
-        self.journal.set_state("running")
-        reach("planned")
-        return length
-
-    def _refuse_changed_input(self, length: int, before: Any, now: dict[str, Any]) -> None:
-        if before != now:
-            raise CodeChanged(self._changed(input_changes.told(self.formats.reader.path, before, now)))
-
-    def _changed(self, what: str) -> str:
-        return (
-            f"job {self.spec.id}: the input {self.formats.reader.path!r} has changed: {what}\n"
-            f"  put the old input back, then: skybatch resume {self.spec.id}\n"
-            f"  or give this job up, and run it anew: skybatch clean --unfinished {self.spec.id}"
-        )
-
-    def _restored(self) -> dict[str, Any]:
-        won: list[tuple[int, int]] = []
-        dead: list[tuple[int, int]] = []
-        units: list[Unit] = []
-        self._revive_dead()
-        for run in self.journal.runs():
-            if run.state == "won":
-                _join(won, run.start, run.end)
-            elif run.state == "dead":
-                _join(dead, run.start, run.end)
-            else:
-                for start in range(run.start, run.end + 1, run.size):
-                    end = min(start + run.size - 1, run.end)
-                    units.append(Unit(start, end, run.attempt, isolated=run.isolated, tries_left=run.tries_left))
-        return {"won": won, "dead": dead, "units": units}
-
-    def _revive_dead(self) -> None:
-        """What was given up is tried anew, where it must not be left out: something was mended, or why resume?"""
-        if self.spec.on_error == "fail":
-            dead = [run for run in self.journal.runs() if run.state == "dead"]
-            if dead:
-                self.journal.commit(
-                    Changes(retrying=[replace(run, state="retrying", attempt=0, tries_left=None) for run in dead])
-                )
 
     def _worker_config(self, slot: int) -> Frame:
         config = self._spec_config(slot)
@@ -462,35 +389,6 @@ class Engine:
         control.tell({"event": "progress", "state": "running", "done": done, "dead": dead, "total": total})
         if self.display is not None:
             self.display.update(done, dead, total, None, "running")
-
-
-class _ReaderFailed(Exception):
-    """A reader's exception outside of workers: the job fails with its traceback."""
-
-    def __init__(self, stop: Stop) -> None:
-        self.stop = stop
-
-
-def _ask(question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call the user's reader. Raises _ReaderFailed; errors of ours, and a full disk, as they are."""
-    try:
-        return question(*args, **kwargs)
-    except Exception as error:
-        if isinstance(error, SkybatchError) or is_of_storage(error, DISK_FULL):
-            raise
-        if error.__traceback__ is not None:
-            error.__traceback__ = error.__traceback__.tb_next  # without this frame
-        told = describe(error)
-        cause = f"the input cannot be read: {told['message']}"
-        raise _ReaderFailed(Stop(state="failed", cause=cause, exit_code=1, traceback=told["traceback"])) from error
-
-
-def _join(stretches: list[tuple[int, int]], start: int, end: int) -> None:
-    """Append a stretch, joined to the one before where it follows."""
-    if stretches and stretches[-1][1] + 1 == start:
-        stretches[-1] = (stretches[-1][0], end)
-    else:
-        stretches.append((start, end))
 
 
 def _where(failure: Any) -> str:

@@ -1,0 +1,120 @@
+"""What there is to map: the items of the input, and what of them earlier runs of the job have settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ParamSpec, TypeVar
+
+from skybatch.engine import input_changes
+from skybatch.engine.events import Unit
+from skybatch.engine.folder import JobFolder
+from skybatch.engine.loop import Stop
+from skybatch.engine.spec import JobSpec
+from skybatch.errors import DISK_FULL, CodeChanged, InputMissing, SkybatchError, is_of_storage
+from skybatch.failpoints import reach
+from skybatch.formats.base import InputReader, WindowReader
+from skybatch.journal.journal import Journal
+from skybatch.journal.rows import Changes
+from skybatch.worker.fault import describe
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ReaderFailed(Exception):
+    """A reader's exception outside of workers: the job fails with its traceback."""
+
+    def __init__(self, stop: Stop) -> None:
+        self.stop = stop
+
+
+def plan(folder: JobFolder, spec: JobSpec, journal: Journal, reader: InputReader) -> int:
+    """The number of items, journalled; the reader is ready for use, and the job runs.
+
+    Raises ReaderFailed; CodeChanged, having changed nothing, when the input is not what it was.
+    """
+    reach("planning")
+    job = journal.job()
+    try:
+        fingerprint = _ask(reader.fingerprint)
+    except InputMissing as error:
+        if job.length is None:
+            raise
+        raise _changed(spec, reader, str(error)) from None
+    if job.length is not None:
+        if job.input_fingerprint != fingerprint:
+            raise _changed(spec, reader, input_changes.told(reader.path, job.input_fingerprint, fingerprint))
+        if isinstance(reader, WindowReader):
+            _ask(reader.open_index, str(folder.index))
+        elif (count := spec.cut(_ask(len, reader))) != job.length:
+            raise _changed(spec, reader, f"it has {count} items now, and had {job.length}")
+        if job.state != "running":
+            journal.set_state("running")
+        return job.length
+    whole = _ask(reader.build_index, str(folder.index)) if isinstance(reader, WindowReader) else _ask(len, reader)
+    length = spec.cut(whole)
+    journal.set_planned(length, fingerprint)
+    journal.set_state("running")
+    reach("planned")
+    return length
+
+
+def _changed(spec: JobSpec, reader: InputReader, what: str) -> CodeChanged:
+    return CodeChanged(
+        f"job {spec.id}: the input {reader.path!r} has changed: {what}\n"
+        f"  put the old input back, then: skybatch resume {spec.id}\n"
+        f"  or give this job up, and run it anew: skybatch clean --unfinished {spec.id}"
+    )
+
+
+def _ask(question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call the user's reader. Raises ReaderFailed; errors of ours, and a full disk, as they are."""
+    try:
+        return question(*args, **kwargs)
+    except Exception as error:
+        if isinstance(error, SkybatchError) or is_of_storage(error, DISK_FULL):
+            raise
+        if error.__traceback__ is not None:
+            error.__traceback__ = error.__traceback__.tb_next  # without this frame
+        told = describe(error)
+        cause = f"the input cannot be read: {told['message']}"
+        raise ReaderFailed(Stop(state="failed", cause=cause, exit_code=1, traceback=told["traceback"])) from error
+
+
+# What is settled
+
+
+def restored(journal: Journal, spec: JobSpec) -> dict[str, Any]:
+    """What a scheduler begins with: won and dead stretches of items, and units to be tried again."""
+    won: list[tuple[int, int]] = []
+    dead: list[tuple[int, int]] = []
+    units: list[Unit] = []
+    if spec.on_error == "fail":
+        _revive_dead(journal)
+    for run in journal.runs():
+        if run.state == "won":
+            _join(won, run.start, run.end)
+        elif run.state == "dead":
+            _join(dead, run.start, run.end)
+        else:
+            for start in range(run.start, run.end + 1, run.size):
+                end = min(start + run.size - 1, run.end)
+                units.append(Unit(start, end, run.attempt, isolated=run.isolated, tries_left=run.tries_left))
+    return {"won": won, "dead": dead, "units": units}
+
+
+def _revive_dead(journal: Journal) -> None:
+    """What was given up is tried anew, where it must not be left out: something was mended, or why resume?"""
+    dead = [run for run in journal.runs() if run.state == "dead"]
+    if dead:
+        retrying = [replace(run, state="retrying", attempt=0, tries_left=None) for run in dead]
+        journal.commit(Changes(retrying=retrying))
+
+
+def _join(stretches: list[tuple[int, int]], start: int, end: int) -> None:
+    """Append a stretch, joined to the one before where it follows."""
+    if stretches and stretches[-1][1] + 1 == start:
+        stretches[-1] = (stretches[-1][0], end)
+    else:
+        stretches.append((start, end))

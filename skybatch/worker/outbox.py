@@ -27,8 +27,8 @@ SEAL_SECONDS = 0.75
 """A stretch is told of after this time even when its grant goes on: so much a crash may cost."""
 
 
-SEALING = 2
-"""How many stretches may wait for the disk."""
+SEALING, SEALING_IN_MEMORY = 2, 1
+"""How many stretches may wait for the disk; for a store, until which a stretch is in memory."""
 
 
 class Result(NamedTuple):
@@ -120,9 +120,10 @@ class Outbox:
 class Sealer:
     """Makes stretches durable on a thread of its own, so that writing goes on while the disk is waited for."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, waiting: int) -> None:
+        """`waiting` stretches may wait besides the one in hand."""
         self._channel = channel
-        self._queue: queue.Queue[tuple[list[Segment | None], list[str], Frame] | None] = queue.Queue(SEALING)
+        self._queue: queue.Queue[tuple[list[Segment | None], list[str], Frame] | None] = queue.Queue(waiting)
         self._thread = threading.Thread(target=self._run, daemon=True, name="skybatch_seal")
         self._thread.start()
 
@@ -182,7 +183,7 @@ class Storing:
         self._folders = [batchfiles.folder(writer.path, self._job_id) for writer in writers]
         self._uploaders = [writer for writer in writers if not isinstance(writer, SegmentWriter)]
         self._made_folders = False
-        self._sealer = Sealer(channel)
+        self._sealer = Sealer(channel, SEALING if all(map(storage.is_local, self._folders)) else SEALING_IN_MEMORY)
         self._sealed_at = 0.0
         self._reset()
 

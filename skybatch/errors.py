@@ -133,6 +133,12 @@ def is_of_storage(error: BaseException, errnos: tuple[int, ...] = DISK_FAILED) -
     return isinstance(error, StorageFailed) or (isinstance(error, OSError) and error.errno in errnos)
 
 
+def name_place(error: BaseException, path: str) -> None:
+    """Have an OSError that names no file name `path`: which disk is full is what its reader must know."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        error.filename = path
+
+
 class SegmentDamaged(SkybatchError):
     """A segment file is missing, truncated or altered."""
 

@@ -17,7 +17,7 @@ from skybatch.engine.placing import LocalPlace, StorePlace, place_of
 from skybatch.engine.reducer import ReduceHere, ReduceProcess, fail, refuse_nothing
 from skybatch.engine.reduction import Assembling, Composing, Copying, LostResults, Reduction, Results
 from skybatch.engine.spec import JobSpec
-from skybatch.errors import JournalError, ResultError, SegmentDamaged, SkybatchError
+from skybatch.errors import JournalError, ResultError, SegmentDamaged, SkybatchError, name_place
 from skybatch.failpoints import reach
 from skybatch.formats import batchfiles, copies, storage
 from skybatch.formats.base import Restart, SegmentWriter
@@ -115,6 +115,7 @@ class Finishing:
         try:
             self._merge(row, writer)
         except (SkybatchError, OSError) as error:
+            name_place(error, staged)
             if isinstance(error, ResultError):
                 raise ResultError(f"output {writer.path}: {error}", item=error.item) from error
             raise

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from skybatch.errors import SegmentDamaged
+from skybatch.errors import SegmentDamaged, name_place
 from skybatch.formats import storage
 
 RECORD = struct.Struct("<QQQQII")
@@ -153,7 +153,11 @@ class SegmentFile(Segment):
         self._temporary.unlink(missing_ok=True)
 
     def _write(self, data: bytes) -> None:
-        storage.write_all(self._fd, data)
+        try:
+            storage.write_all(self._fd, data)
+        except OSError as error:
+            name_place(error, str(self._temporary))
+            raise
         storage.start_writeback(self._fd)
 
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from skybatch.errors import is_of_storage
+from skybatch.errors import is_of_storage, name_place
 from skybatch.formats import batchfiles, durability, storage
 from skybatch.formats.base import Item, OutputWriter, SegmentWriter
 from skybatch.formats.segment import Sealed, Segment, SegmentFile, SegmentObjects
@@ -240,12 +240,13 @@ class Storing:
     def _upload(self, batch: Batch, results: list[Item]) -> bool:
         self._mark.take_up(WRITING, batch.start, batch.end)
         try:
-            for writer in self._uploaders:
+            for writer in self._uploaders:  # there is one at least
                 storage.use_scratch(batchfiles.scratch(writer.path, self._job_id))
                 writer.upload_batch(results, batch.start, batch.end, self._job_id)
         except BaseException as error:  # sys.exit() too would end no more than this thread, and nobody would notice
             self.seal()
             if is_of_storage(error):
+                name_place(error, writer.path)
                 raise  # no item is to blame
             self._tell_fault(batch, kind_of(error, "write"), describe(error))
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from skybatch.errors import name_place
 from skybatch.formats import batchfiles, staging, storage
 from skybatch.formats.base import OutputWriter
 from skybatch.worker.frames import Frame
@@ -34,6 +35,9 @@ def carry_out(writer: OutputWriter, job_id: str, frame: Frame) -> Frame:
         with staging.held_back(writer.commit_path(), frame["staged"]) as held:
             writer.reduce_results(job_id)
         return {"op": "reduced", "staged": held.written, "elsewhere": held.elsewhere}
+    except OSError as error:
+        name_place(error, writer.path)
+        raise
     finally:
         storage.use_scratch(None)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from skybatch.engine import folder_claims
 from skybatch.engine.merge_behind import MergeBehind
-from skybatch.engine.placing import LocalPlace, StorePlace, place_of
+from skybatch.engine.placing import Place, StorePlace, place_of
 from skybatch.engine.reducer import ReduceHere, ReduceProcess, fail, refuse_nothing
 from skybatch.engine.reduction import Assembling, Composing, Copying, LostResults, Reduction, Results
 from skybatch.engine.spec import JobSpec
@@ -28,8 +28,6 @@ from skybatch.worker.frames import Frame
 
 if TYPE_CHECKING:
     from skybatch.engine.run import Engine
-
-Place = LocalPlace | StorePlace
 
 
 class Finishing:
@@ -257,4 +255,3 @@ def merge_behind(engine: Engine) -> dict[int, MergeBehind]:
 def _behind(engine: Engine, writer: SegmentWriter, row: OutputRow) -> MergeBehind:
     past_dead = engine.spec.on_error == "skip"
     return MergeBehind(lambda: begin(engine, writer, row), engine.folder.journal, past_dead=past_dead)
-

@@ -177,9 +177,7 @@ class StorePlace(Place):
     def _put_members(self, staged: str) -> None:
         ours = [by_hand.owner(self.job_id)]
         try:
-            members.put_in_store(
-                staged, self.folder, self.store, owner=self.owner, ours=ours, overwrite=self.overwrite
-            )
+            members.put_in_store(staged, self.folder, self.store, owner=self.owner, ours=ours, overwrite=self.overwrite)
         except FileExistsError as error:
             raise self._conflict(error.filename) from None
 
@@ -209,7 +207,7 @@ class StorePlace(Place):
         return self.replaces["version"] if self.replaces else None
 
 
-def place_of(writer: OutputWriter, spec: JobSpec, idx: int) -> LocalPlace | StorePlace:
+def place_of(writer: OutputWriter, spec: JobSpec, idx: int) -> Place:
     """Where output `idx` is committed."""
     return (LocalPlace if storage.is_local(writer.commit_path()) else StorePlace)(writer, spec, idx)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,29 @@ def test_what_was_changed_after_a_manual_reduce_is_not_replaced(tmp_path: Path) 
     assert output.read_bytes() == EXPECTED + b"mine\n"
 
 
+def test_a_manual_reduce_killed_twice_before_its_last_step_may_be_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, rename = JsonWriter(str(tmp_path / "out.jsonl")), os.rename
+    plain.upload_batch([{"id": 0}], 0, 0, "job")
+    plain.reduce_results("job")
+
+    def killed(source: str, target: str) -> None:
+        if target == plain.path:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    plain.upload_batch([{"id": 1}], 1, 1, "job")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", killed)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                plain.reduce_results("job")
+    assert Path(plain.path).read_text() == '{"id":0}\n'
+    plain.reduce_results("job")
+    assert Path(plain.path).read_text() == '{"id":0}\n{"id":1}\n'
+
+
 def test_gaps_are_refused_unless_they_are_asked_for(tmp_path: Path) -> None:
     bench = Bench(tmp_path, outputs=["json"])
     bench.crash(bench.start(failpoint="reducing"))
@@ -88,9 +112,7 @@ def test_segments_of_attempts_that_overlap_are_covered_once(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("place", ["local", "store"])
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
-def test_batches_uploaded_by_hand_are_reduced_by_hand(
-    place: str, name: str, moto_bucket: str, tmp_path: Path
-) -> None:
+def test_batches_uploaded_by_hand_are_reduced_by_hand(place: str, name: str, moto_bucket: str, tmp_path: Path) -> None:
     plain = JsonWriter(f"{tmp_path if place == 'local' else moto_bucket}/{name}")
     plain.upload_batch([{"id": 9}], 2, 3, "job")
     for _ in range(2):  # the later one counts

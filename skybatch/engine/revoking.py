@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from skybatch.formats import batchfiles, stores
 from skybatch.formats.base import SegmentWriter
 from skybatch.formats.batchfiles import Stretch
 from skybatch.formats.masking import masked
+from skybatch.formats.stores import retrying
 from skybatch.journal.rows import FailureRow, OutputRow, Run, Segment
 
 if TYPE_CHECKING:
@@ -92,13 +94,24 @@ def _stored(engine: Engine, row: OutputRow, first: LostResults) -> _Stored:
 
 def _lost(engine: Engine, outputs: list[_Stored], first: LostResults) -> Iterator[tuple[Run, str]]:
     """Every winner that is lost, with the cause; many are looked at at a time, for stores take their time to answer."""
+    given_up = threading.Event()
+
+    def cause_of(winner: tuple[Run, Segment]) -> str | None:
+        run, segment = winner
+        if run == first.run:
+            return str(first)
+        with retrying.unless(given_up):
+            return _damage(outputs, run, segment)
+
     with ThreadPoolExecutor(LOOKED_AT_AT_ONCE, "skybatch_look") as pool:
-        winners = engine.journal.winners()
-        while some := list(islice(winners, TAKEN_AT_ONCE)):
-            causes = pool.map(lambda winner: _damage(outputs, *winner), some)
-            for (run, _), cause in zip(some, causes, strict=True):
-                if run == first.run or cause is not None:
-                    yield run, str(first) if run == first.run else str(cause)
+        try:
+            winners = engine.journal.winners()
+            while some := list(islice(winners, TAKEN_AT_ONCE)):
+                for (run, _), cause in zip(some, pool.map(cause_of, some), strict=True):
+                    if cause is not None:
+                        yield run, cause
+        finally:
+            given_up.set()  # a store that does not answer is not asked again
 
 
 def _damage(outputs: list[_Stored], run: Run, segment: Segment) -> str | None:

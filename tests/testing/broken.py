@@ -346,6 +346,14 @@ class TestGoodSegments(OfLines):
     writer_class = Segments
 
 
+class TestSaysItIsAssembled(OfLines):
+    """Fails: test_whether_it_is_assembled_is_told_beforehand."""
+
+    @dataclass
+    class writer_class(Segments):
+        is_assembled = True
+
+
 class TestHeadsEachBatch(OfLines):
     """Fails: test_encoding_keeps_nothing."""
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from skybatch.engine.spec import JobSpec
+from skybatch.failpoints import reach
 from skybatch.formats import by_hand, members, storage, stores, tokens
 from skybatch.formats.base import OutputWriter
 from skybatch.formats.masking import masked
@@ -60,9 +61,9 @@ class Place(ABC):
         A manifest that is to be replaced goes first: while its files are replaced it says what is not so.
         """
         if os.path.isdir(members.folder(staged)) or (self.replaces and is_folder(self.writer)):
-            if (old := self.withdraw()) is not None:
-                members.note_replaced(staged, old)
+            self.withdraw(lambda manifest: members.note_replaced(staged, manifest))
             self._put_members(staged)
+            reach("half-published")
         self._put(staged)
 
     def sweep(self, staged: str) -> None:
@@ -71,8 +72,8 @@ class Place(ABC):
         members.remove(staged)
 
     @abstractmethod
-    def withdraw(self) -> bytes | None:
-        """Delete the file that may be replaced, if it still stands there; what was in it."""
+    def withdraw(self, on_found: Callable[[bytes], None] = lambda content: None) -> None:
+        """Delete the file that may be replaced, if it still stands there; `on_found` is told before what is in it."""
 
     @abstractmethod
     def _put_members(self, staged: str) -> None: ...
@@ -115,13 +116,12 @@ class LocalPlace(Place):
         """Whether that very file has its name."""
         return token_of(self._final) == token
 
-    def withdraw(self) -> bytes | None:
-        """Delete the file that may be replaced, if it still stands there; what was in it."""
-        if not self.replaces or token_of(self._final) != self.replaces:
-            return None
-        old = storage.read_bytes(self._final)
-        os.unlink(self._final)
-        return old
+    def withdraw(self, on_found: Callable[[bytes], None] = lambda content: None) -> None:
+        """Delete the file that may be replaced, if it still stands there; `on_found` is told before what is in it."""
+        if self.replaces and token_of(self._final) == self.replaces:
+            on_found(storage.read_bytes(self._final))
+            os.unlink(self._final)
+            storage.sync_folder(self.folder)
 
     def _put_members(self, staged: str) -> None:
         storage.make_folders(self.folder)
@@ -165,14 +165,12 @@ class StorePlace(Place):
         found = _found(self.store, self.path)
         return found is not None and found.owner == token["owner"]
 
-    def withdraw(self) -> bytes | None:
-        """Delete the object that may be replaced, if it still stands there; what was in it."""
+    def withdraw(self, on_found: Callable[[bytes], None] = lambda content: None) -> None:
+        """Delete the object that may be replaced, if it still stands there; `on_found` is told before what is in it."""
         found = _found(self.store, self.path)
-        if not self.replaces or found is None or found.version != self.replaces["version"]:
-            return None
-        old = self.store.read(self.path)
-        self.store.delete([self.path])
-        return old
+        if self.replaces and found is not None and found.version == self.replaces["version"]:
+            on_found(self.store.read(self.path))
+            self.store.delete([self.path])
 
     def _put_members(self, staged: str) -> None:
         ours = [by_hand.owner(self.job_id)]

@@ -20,6 +20,11 @@ from tests.faults.test_publish_stores import ROWS, StoreBench
 from tests.tools.bench import Bench, end_of
 
 CONFLICT = 73
+EITHER = ["shards", pytest.param("texts", marks=pytest.mark.full)]
+FAILPOINTS = [
+    "half-published",
+    *(pytest.param(name, marks=pytest.mark.full) for name in ("before-publish", "after-publish", "")),
+]
 TEXTS = {f"{index:08d}.txt": f"item {index**2}".encode() for index in range(120)}
 WORDS = [{"id": index, "word": f"item {index**2}"} for index in range(120)]
 
@@ -37,7 +42,11 @@ def assert_shards(found: dict[str, bytes], rows: list[dict[str, Any]]) -> None:
     assert [json.loads(line) for name in names for line in found[name].splitlines()] == rows
 
 
-def assert_texts(found: dict[str, bytes]) -> None:
+def assert_whole(kind: str, found: dict[str, bytes]) -> None:
+    """The bench's output is there, and nothing else."""
+    if kind == "shards":
+        assert_shards(found, WORDS)
+        return
     assert json.loads(found["manifest.json"])["items"] == len(TEXTS)
     assert {name: data for name, data in found.items() if name != "manifest.json"} == TEXTS
 
@@ -50,7 +59,7 @@ def bench_of(folder: Path, kind: str, **options: Any) -> tuple[Bench, Path]:
 # Jobs that meet
 
 
-@pytest.mark.parametrize("kind", ["shards", "texts"])
+@pytest.mark.parametrize("kind", EITHER)
 def test_a_second_job_on_a_folder_is_refused_before_it_starts(kind: str, tmp_path: Path) -> None:
     bench, out = bench_of(tmp_path, kind)
     bench.crash(bench.start(failpoint="before-publish"))
@@ -60,7 +69,7 @@ def test_a_second_job_on_a_folder_is_refused_before_it_starts(kind: str, tmp_pat
     assert ended.code == CONFLICT and f"job {first} writes to that folder" in ended.err, ended
     assert bench.job_id == first and files(tmp_path / "out") == before
     bench.succeed(bench.start_resume())
-    (assert_texts if kind == "texts" else lambda found: assert_shards(found, WORDS))(files(out))
+    assert_whole(kind, files(out))
     assert os.listdir(tmp_path / "out") == [kind]
 
 
@@ -156,11 +165,15 @@ def test_a_stranger_s_text_is_the_failure_of_its_item(tmp_path: Path) -> None:
     assert len(files(out)) == 6
 
 
-@pytest.mark.parametrize("kind", ["shards", "texts"])
-@pytest.mark.parametrize("meddled", ["manifest.json", "part-00001.jsonl"])
+@pytest.mark.parametrize(
+    ("kind", "meddled"),
+    [
+        ("shards", "part-00001.jsonl"),
+        pytest.param("shards", "manifest.json", marks=pytest.mark.full),
+        pytest.param("texts", "manifest.json", marks=pytest.mark.full),
+    ],
+)
 def test_a_stranger_s_file_stays_where_a_folder_is_published(kind: str, meddled: str, tmp_path: Path) -> None:
-    if (kind, meddled) == ("texts", "part-00001.jsonl"):
-        pytest.skip("no file of that output")
     bench, out = bench_of(tmp_path, kind)
     bench.crash(bench.start(failpoint="before-publish"))
     storage.write_bytes(str(out / meddled), b"a stranger's")
@@ -170,9 +183,10 @@ def test_a_stranger_s_file_stays_where_a_folder_is_published(kind: str, meddled:
         assert (out / meddled).read_bytes() == b"a stranger's"
     (out / meddled).unlink()
     bench.succeed(bench.start_resume())
-    (assert_texts if kind == "texts" else lambda found: assert_shards(found, WORDS))(files(out))
+    assert_whole(kind, files(out))
 
 
+@pytest.mark.full
 def test_a_stranger_s_object_stays_where_shards_are_published(moto_bucket: str, tmp_path: Path) -> None:
     bench = StoreBench(tmp_path, moto_bucket, outputs=["shards"])
     bench.crash(bench.start(failpoint="before-publish"))
@@ -187,6 +201,23 @@ def test_a_stranger_s_object_stays_where_shards_are_published(moto_bucket: str, 
     found = bench.objects()
     assert b"".join(found[name] for name in sorted(found) if name.startswith("shards/part-")) == ROWS
     assert all(name.startswith("shards/") for name in found)
+
+
+@pytest.mark.parametrize("bucket", ["", pytest.param("moto_bucket", marks=pytest.mark.full)])
+def test_shards_half_put_in_place_are_known_as_the_job_s(
+    bucket: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    if bucket:
+        bench: Bench = StoreBench(tmp_path, request.getfixturevalue(bucket), outputs=["shards"])
+    else:
+        bench, out = bench_of(tmp_path, "shards")
+    bench.crash(bench.start(failpoint="half-published"))
+    bench.succeed(bench.start_resume())
+    if isinstance(bench, StoreBench):
+        found = bench.objects()
+        assert b"".join(found[name] for name in sorted(found) if name.startswith("shards/part-")) == ROWS
+    else:
+        assert_shards(files(out), WORDS)
 
 
 # Overwriting
@@ -207,7 +238,7 @@ def test_a_job_that_fails_leaves_the_shards_it_was_to_replace(tmp_path: Path) ->
     assert_shards(files(partial), [{"text": str(index)} for index in range(4)])
 
 
-@pytest.mark.parametrize("failpoint", ["before-publish", "after-publish", ""])
+@pytest.mark.parametrize("failpoint", FAILPOINTS)
 def test_shards_that_only_the_replaced_manifest_lists_are_deleted(failpoint: str, tmp_path: Path) -> None:
     bench, out = bench_of(tmp_path, "shards")
     bench.succeed(bench.start())
@@ -220,6 +251,7 @@ def test_shards_that_only_the_replaced_manifest_lists_are_deleted(failpoint: str
         other.crash(other.start(failpoint=failpoint))
         if failpoint == "before-publish":
             assert files(out) == {**many, "part-00090.jsonl": b"a stranger's"}
+        assert (out / "manifest.json").exists() == (failpoint != "half-published")
         other.succeed(other.start_resume())
     else:
         other.succeed(other.start())
@@ -253,7 +285,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.parametrize("kind", ["shards", "texts"])
+@pytest.mark.parametrize("kind", EITHER)
 def test_a_folder_on_another_filesystem(kind: str, elsewhere: Path, tmp_path: Path) -> None:
     bench, out = bench_of(tmp_path, kind)
     out.parent.mkdir()
@@ -261,7 +293,7 @@ def test_a_folder_on_another_filesystem(kind: str, elsewhere: Path, tmp_path: Pa
     bench.crash(bench.start(failpoint="before-publish"))
     assert "manifest.json" not in files(elsewhere)
     bench.succeed(bench.start_resume())
-    (assert_texts if kind == "texts" else lambda found: assert_shards(found, WORDS))(files(elsewhere))
+    assert_whole(kind, files(elsewhere))
     assert os.listdir(out.parent) == [kind] and ".sky_batch_tmp" not in os.listdir(elsewhere)
 
 
@@ -275,7 +307,7 @@ def test_a_job_in_a_folder_on_another_filesystem_is_cleaned_away(elsewhere: Path
 # By hand
 
 
-@pytest.mark.parametrize("kind", ["shards", "texts"])
+@pytest.mark.parametrize("kind", EITHER)
 def test_a_resume_replaces_what_its_own_job_s_manual_reduce_wrote(kind: str, tmp_path: Path) -> None:
     bench, out = bench_of(tmp_path, kind)
     bench.crash(bench.start(failpoint="reducing"))
@@ -285,6 +317,6 @@ def test_a_resume_replaces_what_its_own_job_s_manual_reduce_wrote(kind: str, tmp
     }
     for _ in range(2):
         writers[kind].reduce_results(bench.job_id)
-        (assert_texts if kind == "texts" else lambda found: assert_shards(found, WORDS))(files(out))
+        assert_whole(kind, files(out))
     bench.succeed(bench.start_resume())
-    (assert_texts if kind == "texts" else lambda found: assert_shards(found, WORDS))(files(out))
+    assert_whole(kind, files(out))

@@ -184,7 +184,8 @@ class Assembler(ABC):
     """Builds an output out of payloads where copying them one after the other will not do.
 
     Lives in the engine, on the merging thread; sees every payload once, in order. What it makes of them must not
-    depend on where one payload ends and the next begins.
+    depend on where one payload ends and the next begins. Where `commit_path` is a manifest in a folder, files that it
+    builds, durably, in `<sink.name>.files/` are put beside the manifest just before that is published.
     """
 
     @abstractmethod

@@ -23,8 +23,8 @@ compiler:  # a few tests compile a stand-in for the clock; without a compiler th
 demo: $(VENV)/.ready  ## the main job on real data: killed half-way, resumed, compared
 	$(BIN)/skybatch demo
 
-test: $(VENV)/.ready $(VENV)/.servers compiler  ## the whole suite
-	$(BIN)/python -m pytest -q
+test: $(VENV)/.ready $(VENV)/.servers compiler  ## the whole suite, its files side by side
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

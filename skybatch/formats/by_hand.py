@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 import os
 import secrets
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,6 +140,8 @@ def _exists(final: str) -> OutputExists:
 
 
 def _place_in_store(writer: OutputWriter, job_id: str, build: Callable[[str], None]) -> None:
+    import tempfile
+
     from skybatch.formats import stores
     from skybatch.formats.stores.base import ObjectInfo
 

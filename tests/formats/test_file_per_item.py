@@ -81,17 +81,10 @@ def test_no_name_leads_out_of_the_folder(name: str, tmp_path: Path) -> None:
     except ResultError:
         return
     assert taken == name
-    assert os.path.realpath(tmp_path / "out" / name).startswith(f"{tmp_path}/out/")
-    TextWriter(str(tmp_path / "out"), name_column="name").upload_batch(
-        [{"text": "x", "name": name}], 0, 0, name_id(name)
-    )
-    assert (tmp_path / "out" / name).read_text() == "x"
-    (tmp_path / "out" / name).unlink()
-
-
-def name_id(name: str) -> str:
-    """A job of its own for each name."""
-    return name.encode().hex() or "none"
+    folder = tmp_path / (name.encode().hex() or "none")  # of its own: other examples leave folders behind
+    assert os.path.realpath(folder / name).startswith(f"{folder}/")
+    TextWriter(str(folder), name_column="name").upload_batch([{"text": "x", "name": name}], 0, 0, JOB)
+    assert (folder / name).read_text() == "x"
 
 
 def test_names_may_have_folders_and_be_numbers(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from skybatch.engine import merge_behind
 from skybatch.errors import ResultError
 from skybatch.formats.base import Assembler, Restart, SegmentWriter
 
+pytestmark = pytest.mark.full  # whole jobs
+
 
 @dataclass
 class Numbers(io_formats.InputReader):

@@ -40,6 +40,7 @@ def test_a_limit_is_a_whole_number(limit: Any, numbers: JsonReader) -> None:
         Dataset(numbers, limit=limit)
 
 
+@pytest.mark.full
 def test_another_limit_is_another_job_and_a_resumed_one_keeps_its_own(numbers: JsonReader, tmp_path: Path) -> None:
     def fails_once(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if batch[0]["i"] == 2 and not (tmp_path / "mended").exists():

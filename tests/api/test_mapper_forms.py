@@ -17,6 +17,8 @@ from skybatch import Dataset, JsonReader, JsonWriter
 from skybatch.errors import MapperError, UsageError
 from tests.api import mappers
 
+pytestmark = pytest.mark.full  # a job for every form and executor
+
 ITEMS = 23
 
 

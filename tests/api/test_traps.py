@@ -13,6 +13,8 @@ from skybatch.errors import OutputExists
 from tests.api import mappers
 from tests.api.scripts import command, run, run_well, write
 
+pytestmark = pytest.mark.full  # whole jobs, scripts and crashes
+
 
 @pytest.fixture
 def numbers(tmp_path: Path) -> Path:

@@ -15,6 +15,8 @@ from skybatch.journal.journal import Journal
 from tests.cli import jobs_in_states
 from tests.cli.jobs_in_states import STATES, WHOLE, Place
 
+pytestmark = pytest.mark.full  # every verb beside jobs in every state
+
 STILL = tuple(state for state in STATES if state != "running")
 NEXT_STATE = {"running": "running", "killed": "running", "failed": "failed", "finished": "cleaned"}
 

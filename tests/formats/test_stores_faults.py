@@ -19,6 +19,8 @@ from tests.formats.test_stores import compose, noise, put_all
 from tests.tools import servers
 from tests.tools.proxy import Cut, CutReply, Fault, LoseReply, Proxy, Request, Reset, Rule, Stall, Status, running
 
+pytestmark = pytest.mark.full  # bad weather takes its time
+
 KINDS = [
     pytest.param("moto", id="moto"),
     pytest.param("seaweedfs", id="seaweedfs", marks=pytest.mark.full),

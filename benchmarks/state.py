@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import time
 from collections.abc import Iterator
@@ -88,11 +89,14 @@ def _resumed(folder: Path, job_id: str) -> dict[str, Any]:
 
 def _first_batch(process: subprocess.Popen[str], pipe: Path) -> tuple[float, float]:
     """When a mapper had its first batch, and the engine's peak by then; the engine is killed."""
-    line = ""
-    while not line:  # empty: that was a worker of the run before, killed while it waited for a reader
-        with pipe.open() as file:  # opens once a mapper opens it too
-            line = file.readline()
-    told = min(map(float, line.split()))
+    fd = os.open(pipe, os.O_RDWR)  # for writing too: there is no end of it before a mapper has written
+    try:
+        while not select.select([fd], [], [], 1.0)[0]:
+            if process.poll() is not None:
+                raise RuntimeError(f"the job ended early: {process.communicate()}")
+        told = min(map(float, os.read(fd, 4096).split()))
+    finally:
+        os.close(fd)
     peak = peak_mb(process.pid)
     process.kill()
     process.communicate()
@@ -117,7 +121,8 @@ def _scatter(folder: Path, ranges: int, intervals: int) -> None:
             changes = Changes()
             for number in range(intervals):
                 at, nonce = number * (ranges // intervals), f"{number:016x}"
-                changes.segments.append(Segment(nonce=nonce, start=at, end=at, epoch=epoch, worker="0", info={}))
+                info = {"files": [{"name": f"{nonce}.seg", "size": 100, "data": 10}]}  # not there: nothing is merged
+                changes.segments.append(Segment(nonce=nonce, start=at, end=at, epoch=epoch, worker="0", info=info))
                 changes.won.append(Run(start=at, end=at, size=1, state="won", attempt=1, nonce=nonce))
             journal.commit(changes)
         finally:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.tools.processes import belonging_to, describe, wait_for_none
 from tests.tools.servers import fake_gcs, gcs_bucket, moto, moto_bucket, seaweedfs, seaweedfs_bucket
@@ -15,6 +16,10 @@ from tests.tools.servers import fake_gcs, gcs_bucket, moto, moto_bucket, seaweed
 __all__ = ["fake_gcs", "gcs_bucket", "moto", "moto_bucket", "seaweedfs", "seaweedfs_bucket"]
 
 LEFT_OVER_S = 10.0
+
+# A busy machine makes any example slow, and that is no finding.
+settings.register_profile("skybatch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("skybatch")
 
 
 @pytest.fixture(autouse=True)

@@ -85,6 +85,7 @@ def test_every_failpoint_of_the_source_is_in_these_lists() -> None:
     sources = (ROOT / "skybatch").rglob("*.py")
     named = {name for path in sources for name in re.findall(r'reach\("([a-z-]+)"\)', path.read_text())}
     named -= {"checkpoint", "progress-committed", "composing"}  # see test_reduce_local.py, test_publish_stores.py
+    named -= {"half-published"}  # see test_folder_outputs.py
     assert named == {name.partition(":")[0] for name in FIRST + SECOND}
 
 

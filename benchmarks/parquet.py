@@ -25,7 +25,7 @@ ENVIRONMENT = Path(__file__).parents[1] / ".venv-rivals"
 RIVALS = {
     "loop": ("one bare pyarrow process", 1.0),
     "loops": ("two bare pyarrow processes", 1.6),
-    "daft": ("Daft", 1.1),
+    "daft": ("Daft", 1.0),
     "ray": ("Ray Data", 1.0),
 }
 """What each is called, and how much of its time ours may take."""

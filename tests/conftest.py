@@ -19,6 +19,7 @@ LEFT_OVER_S = 10.0
 
 # A busy machine makes any example slow, and that is no finding.
 settings.register_profile("skybatch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("skybatch"), max_examples=20)
 settings.load_profile("skybatch")
 
 

@@ -66,8 +66,7 @@ class Results:
         file, path = segment.info["files"][self.idx], self.path(segment)
         offset, length = 0, file["data"]
         if (run.start, run.end) != (segment.start, segment.end):
-            part = self.index_of(path).part(run.start, run.end)
-            offset, length = part[0].offset, sum(entry.length for entry in part)
+            offset, length = self.index_of(path).extent(run.start, run.end)
         return Piece(path, offset, length, file.get("version"))
 
     def check(self, run: Run, segment: Segment) -> None:

@@ -68,9 +68,7 @@ class Merger:
         try:
             index = self._index_of(path)
             segment.check_payloads(source, index, start, end)
-            chosen = index.part(start, end)
-            offset = chosen[0].offset
-            self._copy(source, Piece(path, offset, chosen[-1].offset + chosen[-1].length - offset))
+            self._copy(source, Piece(path, *index.extent(start, end)))
         finally:
             os.close(source)
 

@@ -67,10 +67,8 @@ class Segment:
         self._offset = 0
         self._start = self._next = -1
 
-    @property
-    def is_full(self) -> bool:
-        """Whether it should be sealed whatever else."""
-        return False
+    is_full = False
+    """Whether it should be sealed whatever else."""
 
     def append(self, start: int, end: int, attempt: int, payload: bytes) -> None:
         """Add one range's bytes. Raises ValueError when the range does not follow the one before."""
@@ -168,10 +166,10 @@ class SegmentObjects(Segment):
         super().__init__(nonce)
         self._folder = folder
 
-    @property
-    def is_full(self) -> bool:
-        """Whether it should be sealed whatever else."""
-        return self._waiting_size >= OBJECT_SIZE
+    def append(self, start: int, end: int, attempt: int, payload: bytes) -> None:
+        """Add one range's bytes. Raises ValueError for a gap."""
+        super().append(start, end, attempt, payload)
+        self.is_full = self._waiting_size >= OBJECT_SIZE
 
     def seal(self) -> Sealed:
         """Put both objects. Raises StorageFailed, ValueError when nothing was appended."""
@@ -216,10 +214,22 @@ class Index:
 
     def part(self, start: int, end: int) -> list[Entry]:
         """The ranges of items `start` to `end`. Raises SegmentDamaged when none begins or none ends exactly there."""
-        chosen = self._cut(max(0, self._with(start)), self._with(end) + 1)
-        if not chosen or chosen[0].start != start or chosen[-1].end != end:
+        first, last = self._ends(start, end)
+        return self._cut(first, last + 1)
+
+    def extent(self, start: int, end: int) -> tuple[int, int]:
+        """Offset and length of their payloads, which lie back to back. Raises as `part`."""
+        first, last = self._ends(start, end)
+        (offset,) = self._cut(first, first + 1)
+        (ending,) = self._cut(last, last + 1)
+        return offset.offset, ending.offset + ending.length - offset.offset
+
+    def _ends(self, start: int, end: int) -> tuple[int, int]:
+        """Which records items `start` and `end` are in."""
+        first, last = self._with(start), self._with(end)
+        if first < 0 or self._first_item(first) != start or self._cut(last, last + 1)[0].end != end:
             raise SegmentDamaged(f"{self.path}: items {start}-{end} are not whole ranges of this segment")
-        return chosen
+        return first, last
 
     @property
     def _count(self) -> int:

@@ -212,15 +212,15 @@ class Storing:
             self._open(batch)
         if result.results is not None and not self._upload(batch, result.results):
             return
-        payloads = iter(result.payloads)
+        payloads, is_full = iter(result.payloads), False
         for segment in self._segments:
             if segment is not None:
                 segment.append(batch.start, batch.end, batch.attempt, next(payloads))
+                is_full |= segment.is_full
         if not self._ranges:
             self._start = batch.start
         self._end = batch.end
         self._ranges += 1
-        is_full = any(segment is not None and segment.is_full for segment in self._segments)
         if batch.last or is_full or time.monotonic() - self._began >= SEAL_SECONDS:
             self.seal()
 

@@ -108,12 +108,7 @@ class Dataset:
         Raises UsageError and its kinds for what cannot work, OutputExists, JobFailed, Paused; each names the
         command that goes on. Nothing is asked on the terminal.
         """
-        if runtime.in_worker():
-            raise UsageError(
-                "Dataset.map() was called while a job's code was loaded or mapped; a mapper cannot start jobs, and a "
-                "call at the top level that stands in a block with definitions belongs under "
-                "`if __name__ == '__main__':`"
-            )
+        _refuse_in_worker()
         options = run_options(pool_name, executor, workers, activate_env)
         plugins.executor(options.executor)  # an unknown name is refused here
         plan = _Plan(
@@ -190,6 +185,16 @@ class Dataset:
             mapper_args=plan.arguments,
             concurrency=concurrency,
             one_to_one=one_to_one,
+        )
+
+
+def _refuse_in_worker() -> None:
+    """Raise UsageError where this process maps, or loads what maps."""
+    if runtime.in_worker():
+        raise UsageError(
+            "Dataset.map() was called while a job's code was loaded or mapped; a mapper cannot start jobs, and a "
+            "call at the top level that stands in a block with definitions belongs under "
+            "`if __name__ == '__main__':`"
         )
 
 

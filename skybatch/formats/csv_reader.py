@@ -112,9 +112,12 @@ class CsvReader(RecordReader[list[str]]):
         return behind
 
     def parse(self, text: str) -> list[list[str]]:
-        """All rows, if each has as many fields as the first header."""
+        """All rows. Raises ValueError unless each can be read and has as many fields as the first header."""
         with _long_fields():
-            rows = self._rows(text)
+            try:
+                rows = self._rows(text)
+            except csv.Error as error:
+                raise ValueError(_explained(error)) from None
         if {*map(len, rows)} != {len(self._headers[0])}:
             raise ValueError("another number of fields")
         return rows

@@ -68,7 +68,7 @@ class RecordReader(WindowReader, Generic[Raw]):
 
     @abstractmethod
     def parse(self, text: str) -> list[Raw]:
-        """All records of a text. Raises whatever it likes when one cannot be read; then each is parsed alone."""
+        """All records of a text. Raises ValueError when one cannot be read; then each is parsed alone."""
 
     @abstractmethod
     def parse_one(self, text: str) -> Raw:
@@ -188,7 +188,7 @@ class RecordReader(WindowReader, Generic[Raw]):
             parsed = self.parse(block.data.decode())
             if len(parsed) == count:
                 return parsed
-        except Exception:
+        except ValueError:
             pass  # told below, by the record that is at fault
         found = record_scan.records(block.data, self.scanned_as())
         return [self._try(block, record, index) for index, record in enumerate(found, block.first)]

@@ -24,6 +24,9 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
+HOSTILE = ["'", '"', "': 1}, exit(), {'", "{names}", "{0!r}", "\\", "\\'", "\n", "\r", "a\0b", "#", "é", "\u2028", "v0"]
+
+
 def write(path: Path, rows: list[dict[str, Any]] | pa.Table, row_group_size: int = 4, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows)
@@ -217,6 +220,21 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
     with pytest.raises(UsageError, match="two columns are called 'a'"):
         ParquetReader(str(write(tmp_path / "in.parquet", table))).check()
+
+
+@given(names=st.lists(st.text(max_size=20) | st.sampled_from(HOSTILE), unique=True, min_size=1, max_size=6))
+def test_names_of_columns_are_only_names(names: list[str]) -> None:
+    """They become part of code that makes the items."""
+    rows = parquet._row_maker(tuple(names))([[k, None] for k in range(len(names))])
+    assert rows == [{name: k for k, name in enumerate(names)}, dict.fromkeys(names)]
+
+
+def test_hostile_names_of_columns_come_back(tmp_path: Path) -> None:
+    rows = [dict.fromkeys(HOSTILE, 7)]
+    path = write(tmp_path / "in.parquet", pa.Table.from_arrays([pa.array([7])] * len(HOSTILE), names=HOSTILE))
+    reader = ParquetReader(str(path))
+    reader.build_index(str(tmp_path))
+    assert reader.decode(reader.read_window(0, 0), 0, 0, 0) == rows
 
 
 def test_files_without_rows_are_an_empty_input(tmp_path: Path) -> None:

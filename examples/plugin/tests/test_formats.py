@@ -25,6 +25,8 @@ def read(path, table="books"):
 
 
 class TestReader(ReaderSuite):
+    """What every reader keeps, and columns of its own."""
+
     expected = BOOKS
 
     def make(self, tmp_path):
@@ -46,6 +48,8 @@ class TestReader(ReaderSuite):
 
 
 class TestWriter(WriterSuite):
+    """What every writer keeps, and what SQLite cannot hold."""
+
     results = BOOKS
     expected = [(book["id"], book["title"], book["price"]) for book in BOOKS]
     unwritable = {"id": 1, "title": object(), "price": 0}

@@ -143,7 +143,6 @@ class Dataset:
         with folder_claims.taken(formats.writers, spec.id):
             return _start(home, spec, captured, formats, options, stream)
 
-
     def preview(
         self,
         mapper: Any,

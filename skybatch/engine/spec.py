@@ -38,7 +38,7 @@ class JobSpec:
     batch_size: int
     one_to_one: bool
     concurrency: int
-    max_retries: int
+    max_retries: int | dict[str, int]  # one number, or one by class of failure
     batch_timeout_s: float | None
     on_error: str  # one of ON_ERROR; a resume may bring another
     overwrite: bool
@@ -46,6 +46,9 @@ class JobSpec:
     run: dict[str, Any]  # pool, executor and workers asked for; a run may choose others
     format: int = FORMAT
     limit: int | None = None  # items from the first on; None: all
+    max_failed_items: int | None = None  # more items that fail for good stop the job; a resume may bring another
+    max_failed_fraction: float | None = None  # the same as a share of the dataset, above 0 and up to 1
+    speculate: bool = False  # idle workers get second copies of the slowest ranges
 
     def identity(self) -> str:
         """Equal for two calls that ask for the same: input, limit, outputs, mapper's name, batch size; not the code."""

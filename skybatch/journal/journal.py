@@ -23,14 +23,14 @@ FAILURES_KEPT = 10_000
 # "published" counts too: what follows is only cleanup
 AT_REST = frozenset({"published", "cleaned", "paused", "cancelled", "failed", "conflict"})
 
-PUT_JOB = "INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-PUT_RUN = "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PUT_JOB = "INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PUT_RUN = "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 PUT_SEGMENT = "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?)"
 PUT_SPLIT = "INSERT INTO splits VALUES (?, ?, ?)"
 PUT_GRANT = "INSERT INTO grants VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 PUT_FAILURE = """INSERT INTO failures (start, end, attempt, kind, message, traceback, item, worker, at)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-OVERLAPPING = """SELECT start, end, size, state, attempt, nonce, not_before, isolated, tries_left, code
+OVERLAPPING = """SELECT start, end, size, state, attempt, nonce, not_before, isolated, tries_left, code, charges
     FROM runs WHERE end >= :start
     AND start BETWEEN coalesce((SELECT max(start) FROM runs WHERE start <= :start), :start) AND :end"""
 REVOKE = """UPDATE runs SET state = 'retrying', nonce = NULL, attempt = ?, not_before = NULL
@@ -167,6 +167,8 @@ class Journal(Queries):
             )
             for idx, progress in changes.progress.items():
                 sql.execute("UPDATE outputs SET progress = ? WHERE idx = ?", (_json(progress), idx))
+            if changes.fits:
+                sql.execute("UPDATE job SET fits = ?", (changes.fits,))
             if changes.failures:
                 _put_failures(sql, changes.failures)
 
@@ -237,7 +239,7 @@ def _write_new(path: Path, job: JobRow, outputs: Sequence[str]) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION};")
         connection.execute(PUT_JOB, _job_values(job))
-        connection.executemany("INSERT INTO outputs VALUES (?, ?, 'open', NULL, NULL)", list(enumerate(outputs)))
+        connection.executemany("INSERT INTO outputs VALUES (?, ?, 'open', NULL, NULL, NULL)", list(enumerate(outputs)))
         connection.executemany(
             "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, ?, ?)",
             [(migrations.SET, name, str(job.created_at)) for name in migrations.NAMES],
@@ -275,6 +277,7 @@ def _job_values(job: JobRow) -> tuple[Any, ...]:
         job.spec_hash,
         job.finished_at,
         job.updated_at or job.created_at,
+        job.fits,
     )
 
 
@@ -290,4 +293,5 @@ def _run_values(run: Run) -> tuple[Any, ...]:
         run.isolated,
         run.tries_left,
         run.code,
+        orjson.dumps(run.charges).decode() if run.charges else None,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 
 SET = "skybatch"
-NAMES = ("version_2", "version_3", "version_4")
+NAMES = ("version_2", "version_3", "version_4", "version_5")
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -35,5 +35,13 @@ def migrate(connection: sqlite3.Connection) -> None:
         """The winners that a segment holds are found by it."""
         database.execute("CREATE INDEX runs_by_nonce ON runs (nonce) WHERE nonce IS NOT NULL")
         database.execute("PRAGMA user_version = 4")
+
+    @migrations()
+    def version_5(database: Database) -> None:
+        """Failures are charged by class, the size that fits is remembered, outputs are published again."""
+        database.execute("ALTER TABLE job ADD COLUMN fits INTEGER CHECK (fits > 0)")
+        database.execute("ALTER TABLE runs ADD COLUMN charges TEXT")
+        database.execute("ALTER TABLE outputs ADD COLUMN replaces TEXT")
+        database.execute("PRAGMA user_version = 5")
 
     migrations.apply(Database(connection, execute_plugins=False))

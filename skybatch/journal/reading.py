@@ -18,13 +18,16 @@ from skybatch.errors import JournalError
 from skybatch.journal import forking
 from skybatch.journal.connection import connect, translated
 from skybatch.journal.rows import Counts, FailureRow, GrantRow, JobRow, OutputRow, Run, Segment
+from skybatch.journal.schema import VERSION
 
+ADDED = {"job": ["fits"], "runs": ["charges"], "outputs": ["progress", "replaces"]}
+"""What migrations added to the tables of version 1."""
 PAGE = 2000
 SETTLED_PAGE = 100
 JOB = """SELECT id, name, created_at, state, cause, epoch, length, batch_size, code_hash, input_fingerprint,
-    spec_hash, finished_at, updated_at FROM job"""
+    spec_hash, finished_at, updated_at, fits FROM job"""
 RUN = """runs.start, runs.end, runs.size, runs.state, runs.attempt, runs.nonce, runs.not_before,
-    runs.isolated, runs.tries_left, runs.code"""
+    runs.isolated, runs.tries_left, runs.code, runs.charges"""
 RUNS = f"SELECT {RUN} FROM runs WHERE start > ? ORDER BY start LIMIT {PAGE}"
 WINNERS = f"""SELECT {RUN}, segments.nonce, segments.start, segments.end, segments.epoch, segments.worker,
     segments.info FROM runs JOIN segments ON segments.nonce = runs.nonce
@@ -70,7 +73,7 @@ class Queries:
     def winners(self) -> Iterator[tuple[Run, Segment]]:
         """All winners with the segments that hold their results, in order."""
         for row in self._pages(WINNERS):
-            yield _run(row), _segment(row[10:])
+            yield _run(row), _segment(row[11:])
 
     def settled(self, first: int, *, dead: bool) -> Iterator[tuple[Run, Segment | None]]:
         """Winners from item `first` on, up to the first item that has none; with `dead`, past what was set aside.
@@ -82,7 +85,7 @@ class Queries:
                 run = _run(row)
                 if run.start != first or not (run.state == "won" or (dead and run.state == "dead")):
                     return
-                yield run, _segment(row[10:]) if run.nonce is not None else None
+                yield run, _segment(row[11:]) if run.nonce is not None else None
                 first = run.end + 1
 
     def grants(self) -> list[GrantRow]:
@@ -123,16 +126,17 @@ class Queries:
 
     def outputs(self) -> list[OutputRow]:
         """The outputs, in the order they were given in."""
-        rows = self._all("SELECT * FROM outputs ORDER BY idx")
+        rows = self._all("SELECT idx, path, state, token, progress, replaces FROM outputs ORDER BY idx")
         return [
             OutputRow(
                 idx=idx,
                 path=path,
                 state=state,
                 token=None if token is None else orjson.loads(token),
-                progress=orjson.loads(progress[0]) if progress and progress[0] else None,
+                progress=None if progress is None else orjson.loads(progress),
+                replaces=None if replaces is None else orjson.loads(replaces),
             )
-            for idx, path, state, token, *progress in rows  # an older schema has no progress
+            for idx, path, state, token, progress, replaces in rows
         ]
 
     def counts(self) -> Counts:
@@ -183,6 +187,19 @@ class Reader(Queries):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, connect(path, mode="ro"))
+        with translated(path):
+            _show_as_present(self._open)
+
+
+def _show_as_present(connection: sqlite3.Connection) -> None:
+    """Of a journal with an older schema, show the columns that came later too, empty; the file stays as it is."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
+        return
+    for table, columns in ADDED.items():
+        there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        missing = "".join(f", NULL AS {column}" for column in columns if column not in there)
+        if missing:
+            connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *{missing} FROM main.{table}")
 
 
 def _job(row: tuple[Any, ...]) -> JobRow:
@@ -200,6 +217,7 @@ def _job(row: tuple[Any, ...]) -> JobRow:
         spec,
         finished,
         updated,
+        fits,
     ) = row
     return JobRow(
         id=id,
@@ -215,11 +233,12 @@ def _job(row: tuple[Any, ...]) -> JobRow:
         spec_hash=spec,
         finished_at=finished,
         updated_at=updated,
+        fits=fits,
     )
 
 
 def _run(row: tuple[Any, ...]) -> Run:
-    start, end, size, state, attempt, nonce, not_before, isolated, tries_left, code = row[:10]
+    start, end, size, state, attempt, nonce, not_before, isolated, tries_left, code, charges = row[:11]
     return Run(
         start=start,
         end=end,
@@ -231,6 +250,7 @@ def _run(row: tuple[Any, ...]) -> Run:
         isolated=bool(isolated),
         tries_left=tries_left,
         code=code,
+        charges=orjson.loads(charges) if charges else {},
     )
 
 

@@ -23,6 +23,7 @@ class JobRow:
     spec_hash: str | None = None
     finished_at: float | None = None
     updated_at: float = 0.0  # set by the journal
+    fits: int | None = None  # so many items at once fit into a worker's memory; None: it never ran out
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +40,7 @@ class Run:
     isolated: bool = False  # granted only to a worker that has nothing else
     tries_left: int | None = None  # None: the job's budget counts
     code: str | None = None  # hash of the code that ran
+    charges: dict[str, int] = field(default_factory=dict)  # while retrying: what was charged, by class of failure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +93,7 @@ class OutputRow:
     state: str  # "open", "publishing", "published" or "cleaned"
     token: dict[str, Any] | None = None  # how the published output is recognised as ours
     progress: dict[str, Any] | None = None  # what of it is put together already, and where to go on
+    replaces: dict[str, Any] | None = None  # the token of this job's earlier publication, which may be replaced
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +126,7 @@ class Changes:
     grants: list[GrantRow] = field(default_factory=list)
     ended_grants: list[int] = field(default_factory=list)
     progress: dict[int, dict[str, Any]] = field(default_factory=dict)  # by output; alone no reason to commit
+    fits: int | None = None  # the size that fits into memory, where it has changed
 
     def __bool__(self) -> bool:
         return bool(
@@ -134,4 +138,5 @@ class Changes:
             or self.failures
             or self.grants
             or self.ended_grants
+            or self.fits
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 APPLICATION_ID = 0x534B5942  # "SKYB"
-VERSION = 4  # `user_version`; one more for every migration in migrations.py
+VERSION = 5  # `user_version`; one more for every migration in migrations.py
 
 SCHEMA = """\
 -- The job; this table has exactly one row.
@@ -21,7 +21,8 @@ CREATE TABLE job (
     input_fingerprint TEXT,        -- JSON: what the input looked like when it was planned
     spec_hash TEXT,
     finished_at REAL,              -- when it last came to a state that no engine works in
-    updated_at REAL NOT NULL
+    updated_at REAL NOT NULL,
+    fits INTEGER CHECK (fits > 0)  -- so many items at once fit into a worker's memory; NULL: it never ran out
 );
 CREATE TRIGGER job_has_one_row BEFORE INSERT ON job WHEN EXISTS (SELECT 1 FROM job)
 BEGIN SELECT RAISE(ABORT, 'a journal holds one job'); END;
@@ -48,6 +49,7 @@ CREATE TABLE runs (
     isolated INTEGER NOT NULL DEFAULT 0,             -- retrying: for a worker that has nothing else
     tries_left INTEGER,                              -- retrying: instead of the job's budget
     code TEXT,                                       -- hash of the code that ran
+    charges TEXT,                                    -- retrying: JSON, what was charged by class of failure
     CHECK ((state = 'won') = (nonce IS NOT NULL))
 );
 CREATE INDEX runs_by_nonce ON runs (nonce) WHERE nonce IS NOT NULL;
@@ -101,7 +103,8 @@ CREATE TABLE outputs (
     path TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('open', 'publishing', 'published', 'cleaned')),
     token TEXT,                    -- JSON: how the published output is recognised as ours
-    progress TEXT                  -- JSON: what of it is put together already, and where to go on
+    progress TEXT,                 -- JSON: what of it is put together already, and where to go on
+    replaces TEXT                  -- JSON: the token of this job's earlier publication, which may be replaced
 );
 
 -- Which migrations have been applied (kept by sqlite-utils).

@@ -94,13 +94,19 @@ class MergeBehind:
     def _merge(self) -> None:
         self._reduction = self._begin()
         with Reader(self._journal) as journal:
-            while self._told.wait() and not self._stop.wait(TOGETHER_S):
-                self._told.clear()
+            while self._is_told():
                 self._reduction.advance(
                     journal.settled(self._reduction.next, dead=self._past_dead),
                     on_progress=self._note,
                     stopping=self._stop.is_set,
                 )
+
+    def _is_told(self) -> bool:
+        """Wait for commits; False when the thread is to end."""
+        self._told.wait()
+        self._stop.wait(TOGETHER_S)
+        self._told.clear()
+        return not self._stop.is_set()  # asked last: who stops it says so before telling, and the telling is cleared
 
     def _note(self, progress: dict[str, Any]) -> None:
         self._progress = progress

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -43,6 +43,34 @@ def test_a_merge_that_waits_for_a_store_ends_when_it_is_abandoned(tmp_path: Path
     behind = MergeBehind(unanswered, tmp_path / "journal.db", past_dead=False)
     behind.abandon()  # without it, SKYBATCH_STORAGE_PATIENCE_S passes first
     assert isinstance(behind.error, StorageFailed) and "no answer" in str(behind.error)
+
+
+class Nothing(Reduction):
+    """Takes nothing in."""
+
+    def __init__(self) -> None:
+        self.next = 0
+
+    def advance(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
+def test_a_merge_that_is_stopped_just_as_it_takes_note_of_a_commit_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_journal(tmp_path / "journal.db").close()
+    behind = MergeBehind(Nothing, tmp_path / "journal.db", past_dead=False)
+    clear = behind._told.clear
+
+    def stopped_meanwhile() -> None:
+        behind._stop.set()
+        behind._told.set()
+        clear()
+
+    monkeypatch.setattr(behind._told, "clear", stopped_meanwhile)
+    behind.tell()
+    behind._thread.join(20)
+    assert not behind._thread.is_alive()
 
 
 @pytest.mark.parametrize(

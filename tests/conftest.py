@@ -17,6 +17,9 @@ __all__ = ["fake_gcs", "gcs_bucket", "moto", "moto_bucket", "seaweedfs", "seawee
 
 LEFT_OVER_S = 10.0
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: engines would ignore it as well
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # A busy machine makes any example slow, and that is no finding.
 settings.register_profile("skybatch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", settings.get_profile("skybatch"), max_examples=20)

@@ -15,7 +15,7 @@ from skybatch.engine.events import RangeFailed, RangesDone, WorkerLost, WorkerRe
 from skybatch.engine.interrupts import Interrupts
 from skybatch.engine.remedies import is_of_settings
 from skybatch.engine.scheduler import Scheduler
-from skybatch.engine.workers import START_FAILURES_MAX, LiveWorker, Workers
+from skybatch.engine.workers import START_FAILURES_MAX, START_TIMEOUT_S, LiveWorker, Workers
 from skybatch.failpoints import reach
 from skybatch.journal.journal import Journal
 from skybatch.journal.rows import Changes, FailureRow
@@ -260,7 +260,8 @@ class Loop:
     def _stuck_at(self, worker: LiveWorker) -> float | None:
         if self._batch_timeout_s is None or not worker.grants:
             return None
-        return worker.heard_at + self._batch_timeout_s * (max(worker.grants.values()) + 1) + STUCK_GRACE_S
+        start_s = 0.0 if worker.answered else START_TIMEOUT_S
+        return worker.heard_at + start_s + self._batch_timeout_s * (max(worker.grants.values()) + 1) + STUCK_GRACE_S
 
     def _look_for_stuck(self) -> None:
         now = time.monotonic()
@@ -343,7 +344,7 @@ class Loop:
         cause = f"{FAILS.get(last[0].kind, FAILS['mapper'])}: {last[0].message}" if last else decision.signature
         if not last and worker is not None:
             cause = f"workers die before they have mapped anything: {told.death(worker.lost)}"
-        traceback = last[0].traceback if last else None
+        traceback = last[0].traceback if last else told.stacks(worker.lost) if worker else None
         hint = OTHER_SETTINGS if last and is_of_settings(last[0]) else None
         self._give_up(Stop(state="failed", cause=cause, exit_code=1, traceback=traceback, hint=hint))
 

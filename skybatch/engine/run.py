@@ -24,7 +24,7 @@ from skybatch.engine.planning import ReaderFailed, plan, restored
 from skybatch.engine.reduction import LostResults
 from skybatch.engine.scheduler import Scheduler
 from skybatch.engine.spec import JobSpec
-from skybatch.engine.workers import Workers
+from skybatch.engine.workers import START_TIMEOUT_S, Workers
 from skybatch.errors import (
     JobFailed,
     JournalError,
@@ -305,6 +305,7 @@ class Engine:
             "log": str(self.folder.logs / f"worker-{slot}.log"),
             "log_cap": LOG_CAP,
             "batch_timeout_s": spec.batch_timeout_s,
+            "start_timeout_s": START_TIMEOUT_S,
             "concurrency": spec.concurrency,
             "job_id": spec.id,
             "cwd": spec.cwd,

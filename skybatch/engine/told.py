@@ -6,8 +6,17 @@ import signal
 import time
 
 from skybatch.engine import events
+from skybatch.formats.masking import masked
 from skybatch.journal.rows import FailureRow, GrantRow, Run, Segment
 from skybatch.worker.frames import Frame
+
+DEATHS = {
+    "timeout": "the batch timeout passed",
+    "memory": "out of memory: {death}",
+    "preempted": "the worker was told to go by the machine it ran on (SIGTERM)",
+    "lost": "{death}",
+}
+"""What is told of a worker's death, by the class of failure it comes to."""
 
 
 def granted(grant: events.Grant, epoch: int) -> GrantRow:
@@ -112,24 +121,33 @@ def loss(decision: events.Decision, lost: Frame | None, slot: int) -> FailureRow
     else:
         return None
     kind = decision.kind
-    if kind not in ("lost", "timeout"):
+    if kind not in DEATHS:
         return None
     return FailureRow(
         start=start,
         end=end,
         attempt=attempt,
         kind=kind,
-        message="the batch timeout passed" if kind == "timeout" else death(lost),
+        message=DEATHS[kind].format(death=death(lost)),
+        traceback=stacks(lost),
         item=_only(start, end),
         worker=str(slot),
         at=time.time(),
     )
 
 
+def stacks(lost: Frame | None) -> str | None:
+    """Where a worker that was killed for being stuck was, by its own account; None when it gave none."""
+    told = (lost or {}).get("stacks")
+    return masked(told) if told else None
+
+
 def death(lost: Frame | None) -> str:
     """How a worker died, by what its parent said of it."""
     if lost is None:
         return "the worker's parent was killed"
+    if lost.get("reason") == "timeout" and not lost.get("held"):
+        return "the mapper took too long to ask for its first batch"
     status = lost.get("status")
     if status is None:
         return "the worker died"

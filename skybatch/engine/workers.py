@@ -11,6 +11,8 @@ from skybatch.executors.base import Executor, WorkerChannel
 from skybatch.worker.frames import Frame
 
 START_FAILURES_MAX = 3
+START_TIMEOUT_S = 1800.0
+"""In a job with a batch timeout: so long a mapper may take to be made, and to ask for its first batch."""
 END_TIMEOUT_S = 5.0
 
 
@@ -24,6 +26,7 @@ class LiveWorker:
     ready: bool = False
     lost: Frame | None = None  # what its parent said of its death
     heard_at: float = 0.0
+    answered: bool = False  # a range of a grant: its mapper has begun
     said_bye: bool = False
     grants: dict[int, int] = field(default_factory=dict)  # grant -> ranges
 
@@ -68,6 +71,8 @@ class Workers:
         worker.heard_at = time.monotonic()
         if frames is None:
             self._remove(worker)
+        else:
+            worker.answered |= any(frame["op"] in ("done", "failed") for frame in frames)
         self._on_frames(worker, frames)
 
     def _remove(self, worker: LiveWorker) -> None:

@@ -30,9 +30,17 @@ def refuse_old_python(channel: int) -> None:
     sys.exit(1)
 
 
+def tell_stacks_when_asked(fd: int, number: int) -> None:
+    """Have signal `number` write all threads' stacks to `fd`, whatever they are at."""
+    import faulthandler
+
+    faulthandler.register(number, file=fd, all_threads=True)
+
+
 if __name__ == "__main__":
     if sys.version_info < (3, 11):
         refuse_old_python(int(sys.argv[1]))
+    tell_stacks_when_asked(int(sys.argv[3]), int(sys.argv[4]))
     sys.path.pop(0)
     make_importable()
     from skybatch.worker.serve import serve_process

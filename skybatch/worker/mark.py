@@ -1,9 +1,9 @@
 """The ranges in hand, written where the worker's death cannot erase them.
 
-A small shared mapping: a slot for the reading thread, one for the writing thread, and one for each batch that
-the mapper may have in flight. The worker's threads write their own slot when they take a range up and when
-they put it down; the parent reads all when the worker has died or may be stuck. Times are CLOCK_MONOTONIC,
-the same for all processes of a machine.
+A small shared mapping: a slot for the reading thread, one for the writing thread, one for each batch that the
+mapper may have in flight; and whether it has asked for a batch at all. The worker's threads write their own slot
+when they take a range up and when they put it down; the parent reads all when the worker has died or may be
+stuck. Times are CLOCK_MONOTONIC, the same for all processes of a machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EMPTY = _SLOT.pack(-1, -1, 0.0)
 
 def size_for(concurrency: int) -> int:
     """Bytes of the mapping for `concurrency` batches in flight."""
-    return (MAPPING + concurrency) * _SLOT.size
+    return (MAPPING + concurrency) * _SLOT.size + 1
 
 
 class InHand(NamedTuple):
@@ -44,6 +44,14 @@ class Mark:
         for slot in range(self._slots):
             self.put_down(slot)
 
+    def begin(self) -> None:
+        """Say that the mapper is made, and waits for its first batch."""
+        self._map[-1] = 1
+
+    def has_begun(self) -> bool:
+        """Whether the mapper has ever asked for a batch."""
+        return bool(self._map[-1])
+
     def take_up(self, slot: int, start: int, end: int) -> None:
         """Say that `slot` is at work on `[start, end]` from now on."""
         _SLOT.pack_into(self._map, slot * _SLOT.size, start, end, time.monotonic())
@@ -65,6 +73,9 @@ class Mark:
 
 class NoMark:
     """For a worker that shares its process with the engine: nobody survives to read a mark."""
+
+    def begin(self) -> None:
+        """Nothing to do."""
 
     def take_up(self, slot: int, start: int, end: int) -> None:
         """Nothing to do."""

@@ -2,8 +2,8 @@
 
 Run as a script, with frames to and from the engine on stdin and stdout. Standard library only. It stays
 alive and awake while C code in the worker holds the GIL, and ends the worker and every process the worker
-started (it is their subreaper) when the engine goes away, when the worker dies, or when a range exceeds
-the batch timeout.
+started (it is their subreaper) when the engine goes away, when the worker dies, when a range exceeds the
+batch timeout, or when this host wants its processes gone (SIGTERM).
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import time
 # Run as a file, so that skybatch need not be importable; -I leaves this folder off sys.path.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from frames import HEADER, Decoder, encode, write_all  # type: ignore[import-not-found]
-from mark import Mark, size_for  # type: ignore[import-not-found]
+from mark import MAPPING, Mark, size_for  # type: ignore[import-not-found]
+from oom import OomKills, volunteer  # type: ignore[import-not-found]
+from stacks import SIGNAL, Stacks, of_user_code  # type: ignore[import-not-found]
 
 sys.path.pop(0)
 
@@ -31,6 +33,9 @@ ALLOCATOR = {
     "MALLOC_TOP_PAD_": "16777216",
 }
 FIRST_PRIVATE_FD = 600  # above what careless code closes with os.closerange(0, 256)
+OUT_OF_MEMORY = 250  # the exit code of a worker whose own threads ran out of memory
+UNWANTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What a host sends to processes it wants gone, and lets them have some seconds."""
 
 
 class Log:
@@ -58,18 +63,48 @@ def main():
     config = first_frame()
     log = Log(config["log"], config["log_cap"])
     child = Child(config)
-    timeout = config.get("batch_timeout_s")
+    asked_to_go = notice_signals()
     poll = select.poll()
-    for fd in (0, child.socket.fileno(), child.output):
+    for fd in (0, child.socket.fileno(), child.output, asked_to_go):
         poll.register(fd, select.POLLIN)
     try:
-        reason = relay(poll, child, log, timeout)
-    except (BrokenPipeError, KeyboardInterrupt):
+        reason = relay(poll, child, log, asked_to_go, Deadlines(child.mark, config))
+    except BrokenPipeError:
         reason = None
+    held = child.mark.held()
+    stacks = child.stacks.ask(child.pid) if reason == "timeout" else ""
     status = child.end()
     drain(child.output, log)
+    if reason == "timeout":
+        log_stacks(log, held, stacks)
+    if reason == "exit":
+        reason, held = why(status, child.oom_kills), child.mark.held()
     if reason is not None:
-        report(child.mark, status, reason)
+        report(reason, status, held, stacks)
+
+
+def notice_signals():
+    """A descriptor that is readable once this host has asked for our end. A frame half sent is sent to its end."""
+    noticed, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup)
+    for number in UNWANTED:
+        signal.signal(number, lambda *_: None)
+    return noticed
+
+
+def why(status, oom_kills):
+    """What ended a worker that nobody here ended."""
+    if (status == signal.SIGKILL and oom_kills.happened()) or status == OUT_OF_MEMORY << 8:
+        return "memory"
+    return "preempted" if status == signal.SIGTERM else "exit"
+
+
+def log_stacks(log, held, stacks):
+    ranges = ", ".join("%d-%d" % (hand.start, hand.end) for hand in held[:1]) or "nothing yet"
+    told = stacks or "  (the worker did not answer)\n"
+    text = "\n[the worker was stuck, with items %s in hand, and was killed; its threads were at:]\n%s" % (ranges, told)
+    log.write(text.encode())
 
 
 def first_frame():
@@ -109,12 +144,13 @@ class Child:
         os.ftruncate(memory, size_for(concurrency))
         self.mark = Mark(memory, concurrency)
         self.mark.clear()
+        self.stacks, self.oom_kills = Stacks(), OomKills()
         self.socket, self.output = ours, output
         parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                become_worker(config, theirs.fileno(), memory, worker_output, parent)
+                become_worker((theirs.fileno(), memory, self.stacks.fd), worker_output, parent)
             finally:
                 os._exit(127)
         theirs.close()
@@ -145,7 +181,7 @@ class Child:
         return status
 
 
-def become_worker(config, channel, memory, output, parent):
+def become_worker(private, output, parent):
     os.setsid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -156,11 +192,11 @@ def become_worker(config, channel, memory, output, parent):
     os.dup2(output, 2)
     import fcntl
 
-    channel = fcntl.fcntl(channel, fcntl.F_DUPFD, FIRST_PRIVATE_FD)
-    memory = fcntl.fcntl(memory, fcntl.F_DUPFD, FIRST_PRIVATE_FD)
+    private = [fcntl.fcntl(fd, fcntl.F_DUPFD, FIRST_PRIVATE_FD) for fd in private]
+    volunteer()
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
     os.environ.update(ALLOCATOR)
-    os.execv(sys.executable, [sys.executable, script, str(channel), str(memory)])
+    os.execv(sys.executable, [sys.executable, script, *map(str, private), str(int(SIGNAL))])
 
 
 def children():
@@ -178,14 +214,13 @@ def kill(pid):
         pass
 
 
-def relay(poll, child, log, timeout):
+def relay(poll, child, log, asked_to_go, deadlines):
     """Carry bytes until something ends; return why, or None when the engine is gone."""
     worker = child.socket.fileno()
     upward = bytearray()
     log_open = True
     while True:
-        wait = None if timeout is None else max(0.0, time_left(child.mark, timeout)) * 1000 + 1
-        ready = dict(poll.poll(wait))
+        ready = dict(poll.poll(deadlines.wait_ms()))
         if 0 in ready:
             data = os.read(0, 1 << 16)
             if not data:
@@ -194,6 +229,8 @@ def relay(poll, child, log, timeout):
                 write_all(worker, data)
             except OSError:
                 return "exit"
+        if asked_to_go in ready:
+            return "preempted"
         if log_open and child.output in ready:
             data = os.read(child.output, 1 << 16)
             log.write(data)
@@ -209,8 +246,9 @@ def relay(poll, child, log, timeout):
                 return "exit"
             upward += data
             forward_whole_frames(upward)
-        if timeout is not None and time_left(child.mark, timeout) <= 0:
+        if deadlines.passed():
             return "timeout"
+        child.oom_kills.look()
 
 
 def forward_whole_frames(buffer):
@@ -226,10 +264,31 @@ def forward_whole_frames(buffer):
         del buffer[:end]
 
 
-def time_left(mark, timeout):
-    """Seconds until the range longest in hand exceeds the timeout; the whole timeout when none is."""
-    held = mark.held()
-    return timeout - (time.monotonic() - held[0].since) if held else timeout
+class Deadlines:
+    """When a worker is stuck: a range too long in hand, or the mapper too long before its first batch."""
+
+    def __init__(self, mark, config):
+        self._mark, self._batch_s, self._start_s = mark, config.get("batch_timeout_s"), config.get("start_timeout_s")
+        self._started_at = time.monotonic()
+
+    def wait_ms(self):
+        """Milliseconds until a look at the clock is due; None: never."""
+        left = self._left()
+        return None if left is None else max(0.0, left) * 1000 + 1
+
+    def passed(self):
+        """Whether the worker is stuck."""
+        left = self._left()
+        return left is not None and left <= 0
+
+    def _left(self):
+        if self._batch_s is None:
+            return None
+        now, held = time.monotonic(), self._mark.held()
+        left = self._batch_s - (now - held[0].since) if held else self._batch_s
+        if self._start_s is not None and not self._mark.has_begun():
+            left = min(left, self._start_s - (now - self._started_at))
+        return left
 
 
 def drain(output, log):
@@ -244,10 +303,13 @@ def drain(output, log):
         return
 
 
-def report(mark, status, reason):
-    held = [[hand.start, hand.end] for hand in mark.held()]
+def report(reason, status, held, stacks):
+    if reason == "memory":  # what was being mapped is what grew
+        held.sort(key=lambda hand: hand.slot < MAPPING)
+    ranges = [[hand.start, hand.end] for hand in held]
+    frame = {"op": "lost", "reason": reason, "status": status, "held": ranges, "stacks": of_user_code(stacks) or None}
     try:
-        write_all(1, encode({"op": "lost", "reason": reason, "status": status, "held": held}))
+        write_all(1, encode(frame))
     except OSError:
         pass
 

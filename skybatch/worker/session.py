@@ -117,6 +117,7 @@ class Session:
         return None
 
     def _load(self) -> Loaded | None:
+        self._mark.begin()  # the mapper is made; from now on its time is counted by batches
         loaded = self._reading.get_now()
         if loaded is None:
             self._outbox.flush()

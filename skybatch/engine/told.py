@@ -152,8 +152,15 @@ def death(lost: Frame | None) -> str:
     if status is None:
         return "the worker died"
     if status & 0x7F:
-        return f"the worker was killed by {signal.Signals(status & 0x7F).name}"
+        return f"the worker was killed by {_signal_name(status & 0x7F)}"
     return f"the worker ended with exit code {status >> 8} in the middle of its work"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # a real-time one
 
 
 def _only(start: int, end: int) -> int | None:

@@ -101,10 +101,9 @@ def why(status, oom_kills):
 
 
 def log_stacks(log, held, stacks):
-    ranges = ", ".join("%d-%d" % (hand.start, hand.end) for hand in held[:1]) or "nothing yet"
-    told = stacks or "  (the worker did not answer)\n"
-    text = "\n[the worker was stuck, with items %s in hand, and was killed; its threads were at:]\n%s" % (ranges, told)
-    log.write(text.encode())
+    where = "with items %d-%d" % (held[0].start, held[0].end) if held else "before its first batch"
+    told = stacks or "  (it did not tell)\n"
+    log.write(("\n[the worker was stuck %s and was killed; its threads were at:]\n%s" % (where, told)).encode())
 
 
 def first_frame():

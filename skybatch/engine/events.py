@@ -78,7 +78,9 @@ class WorkerLost:
     """A worker is gone, with everything it had in hand."""
 
     worker: int
-    reason: str  # "exit": it died; "timeout": killed, a batch took too long; "gone": closed, nobody's fault
+    reason: str
+    """exit: it died; timeout: killed, a batch took too long; memory: killed by the kernel, or it gave up, for want of
+    memory; preempted: its host wanted it gone; gone: closed. The last two are no range's fault."""
     held: tuple[tuple[int, int], ...] = ()  # ranges in hand by stage, the one being mapped first
 
 

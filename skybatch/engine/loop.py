@@ -243,7 +243,8 @@ class Loop:
             self._handle(WorkerLost(worker.number, "gone", ()))
             return
         if not worker.ready:
-            self._start_failures += 1
+            if (worker.lost or {}).get("reason") != "preempted":
+                self._start_failures += 1
             if self._start_failures >= START_FAILURES_MAX:
                 words = worker.channel.last_words() or told.death(worker.lost)
                 self._give_up(Stop(state="failed", cause=f"workers cannot be started: {words}", exit_code=1))

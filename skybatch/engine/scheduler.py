@@ -167,16 +167,19 @@ class Scheduler:
         worker = self._crew.leave(event.worker)
         if worker is None:
             return
-        held = [] if event.reason == "gone" else self._really_held(worker, event.held)
+        unblamed = event.reason in ("gone", "preempted")
+        held = [] if unblamed else self._really_held(worker, event.held)
         if event.reason == "timeout":
             held = [stretch for stretch in held if stretch == event.held[0]]
+        elif event.reason == "memory":
+            held = held[:1]
         if event.reason == "exit" and len(held) > 1:
             for start, end in held:
                 self._suspect(self._unit_of(start, end), now, decisions)
         elif held:
-            kind = "timeout" if event.reason == "timeout" else "lost"
+            kind = event.reason if event.reason in ("timeout", "memory") else "lost"
             self._charge(self._unit_of(*held[0]), kind, kind, now, decisions)
-        elif event.reason != "gone" and worker.grants:
+        elif not unblamed and worker.grants:
             self._died_for_nothing(worker, decisions)
         for grant in worker.grants.values():
             self._give_back(grant, held, decisions)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import os
+import sys
 import traceback
 from typing import Any
 
@@ -11,6 +14,9 @@ from skybatch.formats.masking import masked
 
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
 _MESSAGE_SIZE, _TRACEBACK_SIZE = 2_000, 20_000
+_MEMORY_CLASSES = ("OutOfMemoryError", "ResourceExhaustedError")  # torch's and CuPy's; TensorFlow's
+_MEMORY_WORDS = ("out of memory", "_ALLOC_FAILED", "RESOURCE_EXHAUSTED", "can't allocate memory", "not enough memory")
+"""In a RuntimeError: CUDA's, HIP's, cuBLAS' and cuDNN's, JAX's, and those of PyTorch's allocator of main memory."""
 _TAKEN_FOR_AN_ITEM = (
     "TypeError: list indices must be integers or slices, not str",
     "AttributeError: 'list' object has no attribute 'get'",
@@ -64,8 +70,53 @@ def _storable(text: str) -> str:
 
 def kind_of(error: BaseException, stage: str) -> str:
     """The failure's class: `memory`, or the stage it happened in."""
-    is_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return "memory" if is_memory else stage
+    return "memory" if is_of_memory(error) else stage
+
+
+def is_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, the process's or a device's, by class and message of the error or of its causes.
+
+    Causes are what Python would show above it: `raise ... from None` cuts them off.
+    """
+    return any(map(_tells_of_memory, _with_causes(error)))
+
+
+def _tells_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ in _MEMORY_CLASSES:
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(words in _said(error) for words in _MEMORY_WORDS)
+
+
+def _with_causes(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    left = [error]
+    while left:
+        one = left.pop()
+        if all(one is not other for other in found):
+            found.append(one)
+            cause = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+            left += [] if cause is None else [cause]
+            left += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+    return found
+
+
+def release(error: BaseException) -> None:
+    """Let go of what the functions that failed had in their variables: a traceback would keep it."""
+    for one in _with_causes(error):
+        traceback.clear_frames(one.__traceback__)
+    gc.collect()
+
+
+def leave_if_out_of_memory(error: BaseException, *, own_process: bool) -> None:
+    """End the worker when memory ran out in code of ours: the range in hand is to blame, and no answer is possible."""
+    if own_process and is_of_memory(error):
+        from skybatch.worker.oom import EXIT_CODE
+
+        traceback.print_exception(error)
+        sys.stderr.flush()
+        os._exit(EXIT_CODE)
 
 
 def _is_expected(error: BaseException) -> bool:

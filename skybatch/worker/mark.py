@@ -77,6 +77,10 @@ class NoMark:
     def begin(self) -> None:
         """Nothing to do."""
 
+    def has_begun(self) -> bool:
+        """Nobody knows."""
+        return False
+
     def take_up(self, slot: int, start: int, end: int) -> None:
         """Nothing to do."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from typing import Optional, Tuple
 
+EXIT_CODE = 250
+"""Of a worker that ran out of memory in code of ours, where no failure of a range can be told any more."""
 GENERATION_S = 5.0
 OWN_SCORE = 500
 """Added to the worker's badness, so that it is taken before its parent, the engine and whatever else runs here."""

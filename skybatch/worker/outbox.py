@@ -14,7 +14,7 @@ from skybatch.errors import is_of_storage, name_place
 from skybatch.formats import batchfiles, durability, storage
 from skybatch.formats.base import Item, OutputWriter, SegmentWriter
 from skybatch.formats.segment import Sealed, Segment, SegmentFile, SegmentObjects
-from skybatch.worker.fault import describe, kind_of
+from skybatch.worker.fault import describe, kind_of, leave_if_out_of_memory
 from skybatch.worker.frames import Frame
 from skybatch.worker.mark import WRITING, Mark, NoMark
 from skybatch.worker.serve import Channel
@@ -164,6 +164,7 @@ def _segment(folder: str, nonce: str) -> Segment:
 
 def tell_failed(channel: Channel, error: BaseException) -> None:
     """Storage failed, or we did: no item is to blame, the engine decides. When that is gone, so is our process."""
+    leave_if_out_of_memory(error, own_process=channel.own_process)
     try:
         if not isinstance(error, BrokenPipeError):
             channel.send({"op": "storage" if isinstance(error, OSError) else "broken", **describe(error)})

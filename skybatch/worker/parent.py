@@ -20,7 +20,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from frames import HEADER, Decoder, encode, write_all  # type: ignore[import-not-found]
 from mark import MAPPING, Mark, size_for  # type: ignore[import-not-found]
-from oom import OomKills, volunteer  # type: ignore[import-not-found]
+from oom import EXIT_CODE, OomKills, volunteer  # type: ignore[import-not-found]
 from stacks import SIGNAL, Stacks, of_user_code  # type: ignore[import-not-found]
 
 sys.path.pop(0)
@@ -33,7 +33,6 @@ ALLOCATOR = {
     "MALLOC_TOP_PAD_": "16777216",
 }
 FIRST_PRIVATE_FD = 600  # above what careless code closes with os.closerange(0, 256)
-OUT_OF_MEMORY = 250  # the exit code of a worker whose own threads ran out of memory
 UNWANTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What a host sends to processes it wants gone, and lets them have some seconds."""
 
@@ -95,7 +94,7 @@ def notice_signals():
 
 def why(status, oom_kills):
     """What ended a worker that nobody here ended."""
-    if (status == signal.SIGKILL and oom_kills.happened()) or status == OUT_OF_MEMORY << 8:
+    if (status == signal.SIGKILL and oom_kills.happened()) or status == EXIT_CODE << 8:
         return "memory"
     return "preempted" if status == signal.SIGTERM else "exit"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from skybatch.errors import InputMissing, ResultError, StorageFailed
 from skybatch.formats.base import InputReader, Item, WindowReader
-from skybatch.worker.fault import describe
+from skybatch.worker.fault import describe, leave_if_out_of_memory
 from skybatch.worker.frames import Frame
 from skybatch.worker.mark import READING, Mark, NoMark
 from skybatch.worker.serve import Channel
@@ -107,6 +107,7 @@ class Reading:
         try:
             self._read()
         except BaseException as error:
+            leave_if_out_of_memory(error, own_process=self._channel.own_process)
             try:
                 self._channel.send({"op": "storage" if isinstance(error, OSError) else "broken", **describe(error)})
             except OSError:

@@ -81,6 +81,10 @@ def serve(channel: Channel, mark: Mark | NoMark, config: Frame) -> None:
     except KeyboardInterrupt:
         channel.send({"op": "interrupted"})
     except BaseException as error:
+        if mark.has_begun():
+            from skybatch.worker.fault import leave_if_out_of_memory
+
+            leave_if_out_of_memory(error, own_process=channel.own_process)
         _tell(channel, error)
     else:
         try:

@@ -13,7 +13,7 @@ from skybatch.errors import DISK_FULL, MapperError, ResultError, is_of_storage
 from skybatch.formats.base import InputReader, Item, OutputWriter, SegmentWriter
 from skybatch.formats.masking import masked
 from skybatch.worker import code, mapper, runtime
-from skybatch.worker.fault import describe, describe_fault, kind_of
+from skybatch.worker.fault import describe, describe_fault, kind_of, release
 from skybatch.worker.frames import Frame
 from skybatch.worker.mark import MAPPING, Mark, NoMark
 from skybatch.worker.outbox import Fault, Outbox, Result, Unfinished
@@ -205,7 +205,10 @@ class Session:
         traceback.print_exception(error)
 
     def _fault(self, batch: Batch, error: BaseException, stage: str) -> Fault:
-        return Fault(batch, kind_of(error, stage), describe_fault(error, stage))
+        kind, batch.items = kind_of(error, stage), []
+        if kind == "memory":
+            release(error)
+        return Fault(batch, kind, describe_fault(error, stage))
 
     def _enter_folder(self, config: Frame) -> None:
         cwd = config.get("cwd")

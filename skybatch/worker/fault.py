@@ -109,6 +109,16 @@ def release(error: BaseException) -> None:
     gc.collect()
 
 
+def end_if_told_to(error: BaseException) -> None:
+    """End the worker by SIGTERM when the error was raised by the mapper's own handler of that: no item is to blame."""
+    import signal
+
+    code = getattr(signal.getsignal(signal.SIGTERM), "__code__", None)
+    if code is not None and any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__)):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def leave_if_out_of_memory(error: BaseException, *, own_process: bool) -> None:
     """End the worker when memory ran out in code of ours: the range in hand is to blame, and no answer is possible."""
     if own_process and is_of_memory(error):

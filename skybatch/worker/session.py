@@ -13,7 +13,7 @@ from skybatch.errors import DISK_FULL, MapperError, ResultError, is_of_storage
 from skybatch.formats.base import InputReader, Item, OutputWriter, SegmentWriter
 from skybatch.formats.masking import masked
 from skybatch.worker import code, mapper, runtime
-from skybatch.worker.fault import describe, describe_fault, kind_of, release
+from skybatch.worker.fault import describe, describe_fault, end_if_told_to, kind_of, release
 from skybatch.worker.frames import Frame
 from skybatch.worker.mark import MAPPING, Mark, NoMark
 from skybatch.worker.outbox import Fault, Outbox, Result, Unfinished
@@ -179,6 +179,8 @@ class Session:
     def fail(self, batch: Batch, error: BaseException, stage: str = "mapper") -> None:
         """The mapper failed on `batch`, or its results cannot be written."""
         self._end_copy(error)
+        if self._channel.own_process and stage == "mapper":
+            end_if_told_to(error)
         self._mark.put_down(MAPPING + batch.slot)
         if isinstance(error, KeyboardInterrupt) and isinstance(self._mark, NoMark):
             raise error  # Ctrl-C reaches the worker only where it shares the engine's process

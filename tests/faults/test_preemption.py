@@ -1,0 +1,106 @@
+"""Workers that their host wants gone: SIGTERM to one process or all, whatever the mapper makes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import skybatch.errors
+from tests.tools.mapping import Outcome, map_items
+from tests.tools.processes import wait_until
+
+Batch = list[dict[str, Any]]
+TIMES = 5  # more often than a range may be lost
+SLOW_S = 1000.0
+
+
+def note_of_call(folder: str, name: str) -> int:
+    """How often this was called before, in whatever process; and leaves who called."""
+    count = len(list(Path(folder).glob(f"{name}-*")))
+    part = Path(folder, f"part-{os.getpid()}")
+    part.write_text(f"{os.getpid()} {os.getppid()}")
+    part.rename(Path(folder, f"{name}-{count}"))
+    return count
+
+
+def waits(batch: Batch, folder: str, handler: str) -> Batch:
+    """The third range takes for ever, TIMES times."""
+    if handler == "exits":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    elif handler == "raises":
+        signal.signal(signal.SIGTERM, raise_interrupt)
+    elif handler == "ignores":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif handler == "says nothing":
+        signal.signal(signal.SIGTERM, lambda *_: None)
+    if batch[0]["id"] == 8 and note_of_call(folder, "call") < TIMES:
+        time.sleep(SLOW_S)
+    return batch
+
+
+def raise_interrupt(number: int, frame: object) -> None:
+    raise InterruptedError("asked to go")
+
+
+def preempt(notes: Path, whom: str) -> None:
+    """Send SIGTERM to each worker that waits, its parent or both."""
+    for number in range(TIMES):
+        note = notes / f"call-{number}"
+        wait_until(note.exists, 60.0, f"the range is in hand for the {number + 1}. time")
+        worker, parent = map(int, note.read_text().split())
+        for pid in {"worker": [worker], "parent": [parent], "both": [worker, parent]}[whom]:
+            os.kill(pid, signal.SIGTERM)
+
+
+def map_preempted(folder: Path, whom: str, handler: str) -> Outcome:
+    notes = folder / "notes"
+    notes.mkdir()
+    preempting = threading.Thread(target=preempt, args=(notes, whom))
+    preempting.start()
+    try:
+        return map_items(folder, waits, max_retries=0, mapper_args={"folder": str(notes), "handler": handler})
+    finally:
+        preempting.join()
+
+
+CASES = [
+    ("parent", "none"),
+    ("parent", "ignores"),
+    ("worker", "none"),
+    ("worker", "exits"),
+    ("both", "none"),
+    ("both", "raises"),
+    ("both", "says nothing"),
+]
+
+
+@pytest.mark.parametrize(("whom", "handler"), CASES, ids=lambda value: value)
+def test_preempted_worker_is_replaced_and_nobody_is_charged(tmp_path: Path, whom: str, handler: str) -> None:
+    outcome = map_preempted(tmp_path, whom, handler)
+    assert outcome.ids == list(range(40))
+    assert outcome.attempts == {}
+    assert {failure.kind for failure in outcome.failures} <= {"preempted"}
+
+
+def is_told_to_go_with_all(batch: Batch, engine: int) -> Batch:
+    """As a host does that goes down: every process gets the signal, the engine too."""
+    if batch[0]["id"] == 8:
+        for pid in (os.getppid(), engine, os.getpid()):
+            os.kill(pid, signal.SIGTERM)
+        time.sleep(SLOW_S)
+    return batch
+
+
+def test_job_whose_host_goes_down_is_paused_with_nobody_charged(tmp_path: Path) -> None:
+    with pytest.raises(skybatch.errors.Paused, match="interrupted by SIGTERM") as caught:
+        map_items(tmp_path, is_told_to_go_with_all, mapper_args={"engine": os.getpid()})
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    job = skybatch.engine.job.find_job(caught.value.job_id)
+    assert {failure.kind for failure in job.errors()} <= {"preempted"}

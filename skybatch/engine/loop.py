@@ -15,6 +15,7 @@ from skybatch.engine.events import RangeFailed, RangesDone, WorkerLost, WorkerRe
 from skybatch.engine.interrupts import Interrupts
 from skybatch.engine.remedies import is_of_settings
 from skybatch.engine.scheduler import Scheduler
+from skybatch.engine.versions import skew
 from skybatch.engine.workers import START_FAILURES_MAX, START_TIMEOUT_S, LiveWorker, Workers
 from skybatch.failpoints import reach
 from skybatch.journal.journal import Journal
@@ -226,6 +227,9 @@ class Loop:
                 self._early.append(worker.number)
             else:
                 self._handle(WorkerReady(worker.number))
+        elif operation == "started":
+            if skewed := skew(frame):
+                self._give_up(Stop(state="paused", cause=skewed, exit_code=75))
         elif operation == "lost":
             worker.lost = frame
         elif operation == "bye":

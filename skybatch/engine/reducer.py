@@ -10,7 +10,8 @@ from skybatch.engine.environment import resolve
 from skybatch.engine.interrupts import Interrupted
 from skybatch.engine.output_checks import stands
 from skybatch.engine.reduction import LostResults
-from skybatch.errors import JobFailed, StorageFailed, is_of_storage
+from skybatch.engine.versions import skew
+from skybatch.errors import JobFailed, Paused, StorageFailed, is_of_storage
 from skybatch.formats import batchfiles
 from skybatch.worker.frames import Frame
 
@@ -45,12 +46,15 @@ class ReduceProcess:
         self._frames: list[Frame] = []
 
     def ask(self, frame: Frame) -> Frame:
-        """Have one operation done; its answer. Raises what `fail` does, and StorageFailed."""
+        """Have one operation done; its answer. Raises what `fail` does, StorageFailed, Paused."""
         self._channel.send(frame)
         while True:
             answer = self._next()
             if answer is None or answer["op"] in ("lost", "broken"):
                 self._fail(frame, answer)
+            if answer["op"] == "started" and (skewed := skew(answer)):
+                self._engine.journal.set_state("paused", skewed)
+                raise Paused(self._engine.spec.id, skewed, f"skybatch resume {self._engine.spec.id}")
             if answer["op"] == "storage":
                 raise StorageFailed(answer["message"])
             if answer["op"] in ("reduced", "cleaned"):

@@ -78,11 +78,27 @@ class JobSpec:
         """Read what `save` wrote. Raises JournalDamaged when it is not there or not readable."""
         try:
             values = orjson.loads(path.read_bytes())
+            if isinstance(values, dict):
+                _refuse_newer(path, values)
             return cls(**values)
         except FileNotFoundError:
             raise JournalDamaged(f"{path}: missing; the job cannot be resumed without it") from None
         except (ValueError, TypeError) as error:
             raise JournalDamaged(f"{path}: not a job's spec of this version: {error}") from None
+
+
+def _refuse_newer(path: Path, values: dict[str, Any]) -> None:
+    unknown = [repr(name) for name in values if name not in {field.name for field in dataclasses.fields(JobSpec)}]
+    if values.get("format", FORMAT) > FORMAT:
+        what = f"format {values['format']}, this one knows {FORMAT}"
+    elif unknown:
+        what = f"this one does not know {', '.join(unknown)}"
+    else:
+        return
+    raise JournalDamaged(
+        f"{path}: written by a newer skybatch ({what}); nothing was changed; upgrade skybatch, "
+        f"then: skybatch resume {values.get('id')}"
+    )
 
 
 def require_dataclass(cls: type, what: str) -> None:

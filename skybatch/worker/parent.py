@@ -21,6 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from frames import HEADER, Decoder, encode, write_all  # type: ignore[import-not-found]
 from mark import MAPPING, Mark, size_for  # type: ignore[import-not-found]
 from oom import EXIT_CODE, OomKills, volunteer  # type: ignore[import-not-found]
+from sources import fingerprint, version  # type: ignore[import-not-found]
 from stacks import SIGNAL, Stacks, of_user_code  # type: ignore[import-not-found]
 
 sys.path.pop(0)
@@ -155,7 +156,8 @@ class Child:
         os.close(worker_output)
         os.close(memory)
         write_all(ours.fileno(), encode(config))
-        write_all(1, encode({"op": "started", "pid": self.pid, "parent": parent}))
+        about = {"version": version(), "sources": fingerprint()}
+        write_all(1, encode({"op": "started", "pid": self.pid, "parent": parent, **about}))
 
     def end(self):
         """Kill the worker's group and every descendant; return the worker's wait status."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import MethodType, ModuleType
 from typing import Any
 
+from skybatch import disk
 from skybatch.engine.code_modules import UserModules, is_installed
 from skybatch.engine.code_slice import Slice, SourceFile
 from skybatch.errors import MapperError
@@ -85,7 +86,7 @@ class Captured:
         try:
             for name, content in {**self.files, MANIFEST: self._manifest()}.items():
                 _write_durably(fresh, name, content)
-            fresh.rename(target)
+            disk.rename("code", fresh, target)
         except OSError:
             import shutil  # seldom needed, and slow to import
 
@@ -374,13 +375,13 @@ def _write_durably(folder: Path, name: str, content: bytes) -> None:
     with open(descriptor, "wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(descriptor)
+        disk.fsync("code", descriptor)
     _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        disk.fsync("code.folder", descriptor)
     finally:
         os.close(descriptor)

@@ -12,10 +12,18 @@ from skybatch.engine.pace import Pace
 class OpenGrant:
     """A grant that is not answered in full."""
 
-    __slots__ = ("attempt", "end", "number", "open", "size", "start", "unit", "worker")
+    __slots__ = ("attempt", "end", "number", "open", "since", "size", "start", "twin", "unit", "worker")
 
     def __init__(
-        self, number: int, worker: int, start: int, end: int, size: int, unit: Unit | None = None
+        self,
+        number: int,
+        worker: int,
+        start: int,
+        end: int,
+        size: int,
+        unit: Unit | None = None,
+        *,
+        since: float = 0.0,
     ) -> None:
         self.number = number
         self.worker = worker
@@ -25,6 +33,8 @@ class OpenGrant:
         self.unit = unit  # None for virgin ranges
         self.attempt = unit.attempt + 1 if unit else 1
         self.open = IntervalSet([(start, end)])  # items not answered yet
+        self.since = since  # when it was given
+        self.twin: OpenGrant | None = None  # the other grant of these ranges, if there are two
 
     @property
     def isolated(self) -> bool:
@@ -41,6 +51,10 @@ class OpenGrant:
         if not self.start <= start <= end <= self.end or (start - self.start) % self.size:
             return False
         return end == self.end or (end + 1 - self.start) % self.size == 0
+
+    def is_open_elsewhere(self, start: int, end: int, grants: dict[int, OpenGrant]) -> bool:
+        """Whether some of [start, end] is in another worker's hands too; `grants` are those in hand."""
+        return self.twin is not None and self.twin.number in grants and self.twin.open.overlaps(start, end)
 
     def is_open(self, start: int, end: int) -> bool:
         """Whether [start, end] is one range of this grant, and not answered."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+BUDGETS = {"mapper": 3, "memory": 3, "timeout": 3, "lost": 3, "storage": 3}
+"""How often a range is tried again after failures of a class, by default. Storage's is the workers' together: so many
+in a row may fail for it before the job pauses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,8 +16,10 @@ class Settings:
 
     length: int  # items in the dataset
     batch_size: int  # items per virgin range; the last may be shorter
-    max_retries: int = 3  # failures of a range that are tried again
-    max_losses: int = 3  # lost workers, per range, after which it is tried again
+    budgets: Mapping[str, int] = field(default_factory=BUDGETS.copy)  # see BUDGETS; all classes
+    max_dead: int | None = None  # more items set aside than this stop the job; None: any number may be
+    fits: int | None = None  # so many items at once fit into a worker's memory; None: not known to be a limit
+    speculate: bool = False  # idle workers get second copies of the slowest ranges
     depth: int = 2  # grants in one worker's hands at a time
     target_s: float = 0.5  # how long a grant should keep its worker busy
     tail_s: float = 0.02  # towards the end grants shrink, but not below this much work
@@ -33,9 +40,8 @@ class Unit:
     attempt: int  # failures and losses charged so far
     not_before: float = 0.0  # on the scheduler's clock; 0 on resume means now
     isolated: bool = False  # runs alone in its worker, so that a death tells whose fault it is
-    tries_left: int | None = None  # for parts of a split; None: max_retries and max_losses decide
-    losses: int = 0  # how many of the charges were lost workers
-    suspected: int = 0  # workers lost with this and other ranges in hand; not charged
+    tries_left: int | None = None  # 1 for parts of a split; None: the budgets decide
+    charges: Mapping[str, int] = field(default_factory=dict)  # what was charged by class, and "suspected"
 
 
 # Events
@@ -80,7 +86,8 @@ class WorkerLost:
     worker: int
     reason: str
     """exit: it died; timeout: killed, a batch took too long; memory: killed by the kernel, or it gave up, for want of
-    memory; preempted: its host wanted it gone; gone: closed. The last two are no range's fault."""
+    memory; storage: it could not read or write; preempted: its host wanted it gone; gone: closed. The last three are no
+    range's fault."""
     held: tuple[tuple[int, int], ...] = ()  # ranges in hand by stage, the one being mapped first
 
 
@@ -111,6 +118,7 @@ class Grant:
     size: int
     attempt: int  # 1 for a first try; else 1 + what was charged
     isolated: bool
+    copy_of: int | None = None  # the grant whose ranges these are too; the first answer counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +192,28 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
+class Fits:
+    """Ranges run out of memory: from now on so many items are mapped at once."""
+
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class OverBudget:
+    """More items are set aside than the job allows: stop it. Told once."""
+
+    dead: int
+    allowed: int
+
+
+@dataclass(frozen=True, slots=True)
+class StorageDown:
+    """Workers fail for their storage again and again: the job should wait for better times. Told once."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """Every item is won or dead. Told once."""
 
 
-Decision = Grant | Won | Late | Retry | Split | Dead | EndGrant | Broken | Finished
+Decision = Grant | Won | Late | Retry | Split | Dead | EndGrant | Broken | Fits | OverBudget | StorageDown | Finished

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from skybatch import disk
 from skybatch.errors import NetworkFilesystem, UntrustedFolder
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # sorts as it counts; nothing looks like something else
@@ -54,9 +55,9 @@ class JobFolder:
         jobs = home / "jobs"
         jobs.mkdir(mode=0o700, exist_ok=True)
         folder = cls(jobs / id)
-        folder.path.mkdir(mode=0o700)
+        disk.mkdir("job", folder.path, 0o700)
         for part in (folder.code, folder.logs, folder.index):
-            part.mkdir(mode=0o700)
+            disk.mkdir("job.part", part, 0o700)
         return folder
 
     @property

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skybatch import disk
 from skybatch.engine import control, remedies
 from skybatch.engine import folder as folders
 from skybatch.engine.folder import JobFolder
@@ -339,7 +340,7 @@ def unfinished(home: Path, spec: JobSpec, *, resume: bool) -> Job | None:
     note.parent.mkdir(mode=0o700, exist_ok=True)
     fresh = note.with_name(f".{spec.id}")
     fresh.write_text(spec.id)
-    fresh.rename(note)
+    disk.rename("unfinished", fresh, note)
     return None
 
 
@@ -357,6 +358,6 @@ def _forget_when_done(folder: JobFolder) -> None:
         if job.state in DONE:
             note = folders.home() / "unfinished" / job.spec.identity()
             if note.read_text() == job.id:
-                note.unlink()
+                disk.unlink("unfinished", note)
     except (OSError, JournalError):
         pass

@@ -6,15 +6,14 @@ import selectors
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from skybatch.engine import events, told
+from skybatch.engine import events, stops, told
 from skybatch.engine.control import ControlServer
 from skybatch.engine.events import RangeFailed, RangesDone, WorkerLost, WorkerReady
 from skybatch.engine.interrupts import Interrupts
-from skybatch.engine.remedies import is_of_settings
 from skybatch.engine.scheduler import Scheduler
+from skybatch.engine.stops import Stop
 from skybatch.engine.versions import skew
 from skybatch.engine.workers import START_FAILURES_MAX, START_TIMEOUT_S, LiveWorker, Workers
 from skybatch.failpoints import reach
@@ -23,24 +22,6 @@ from skybatch.journal.rows import Changes, FailureRow
 from skybatch.worker.frames import Frame
 
 STUCK_GRACE_S = 10.0
-FAILS = {
-    "mapper": "the mapper fails on whatever it is given",
-    "read": "the reader fails on whatever it is asked for",
-    "write": "no result can be written",
-}
-"""What a failure of this kind comes to when nothing else ever happens."""
-OTHER_SETTINGS = "a reader or writer with other settings makes another job: run that, and remove this one"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stop:
-    """Why mapping ended before everything was mapped."""
-
-    state: str  # the job's state from now on
-    cause: str
-    exit_code: int
-    traceback: str | None = None
-    hint: str | None = None  # another way on than the usual one
 
 
 class Loop:
@@ -71,12 +52,24 @@ class Loop:
         self._draining = False
         self._halted: Stop | None = None
         self._start_failures = 0
-        self._holders: dict[int, int] = {}  # grant -> worker
+        self._grants: dict[int, events.Grant] = {}  # in workers' hands
         self._early: list[int] = []  # workers that were ready before the scheduler was
         self._changes = Changes()
         self._out: list[tuple[int, Frame]] = []
         self._told: list[tuple[str, dict[str, Any]]] = []
         self._segments: dict[str, Frame] = {}
+        self._storage_said = ""
+        self._hearers = {
+            "done": self._hear_done,
+            "failed": self._hear_failed,
+            "ready": self._hear_ready,
+            "started": self._hear_started,
+            "lost": self._hear_lost,
+            "bye": self._hear_bye,
+            "interrupted": self._hear_interrupted,
+            "broken": self._hear_broken,
+            "storage": self._hear_storage,
+        }
 
     # What the rest of the engine calls
 
@@ -97,7 +90,7 @@ class Loop:
         """Make ready for mapping once more, with other workers."""
         self.scheduler = None
         self._early, self._start_failures = [], 0
-        self._holders.clear()
+        self._grants.clear()
 
     def _map(self) -> Stop | None:
         assert self.scheduler is not None
@@ -190,57 +183,80 @@ class Loop:
     # What workers say
 
     def _hear(self, worker: LiveWorker, frame: Frame) -> None:
-        operation = frame["op"]
-        if operation == "done":
-            reach("after-upload")
-            self._segments[frame["nonce"]] = frame
-            self._handle(
-                RangesDone(
-                    worker.number,
-                    frame["grant"],
-                    frame["start"],
-                    frame["end"],
-                    frame["nonce"],
-                    frame["seconds"],
-                    frame["ranges"],
-                ),
-                worker,
-            )
-            self._segments.clear()
-        elif operation == "failed":
-            self._record_failure(worker, frame)
-            self._handle(
-                RangeFailed(
-                    worker.number,
-                    frame["grant"],
-                    frame["start"],
-                    frame["end"],
-                    frame["kind"],
-                    frame["signature"],
-                ),
-                worker,
-            )
-        elif operation == "ready":
-            worker.ready = True
-            self._start_failures = 0
-            if self.scheduler is None:
-                self._early.append(worker.number)
-            else:
-                self._handle(WorkerReady(worker.number))
-        elif operation == "started":
-            if skewed := skew(frame):
-                self._give_up(Stop(state="paused", cause=skewed, exit_code=75))
-        elif operation == "lost":
-            worker.lost = frame
-        elif operation == "bye":
-            worker.said_bye = True
-            self._workers.let_go(worker)
-        elif operation == "interrupted":
-            self.halt("paused", "interrupted", 130, kill=True)
-        elif operation == "broken":
-            self._give_up(broken(frame))
-        elif operation == "storage":
-            self._give_up(Stop(state="paused", cause=f"storage failed: {frame['message']}", exit_code=75))
+        hear = self._hearers.get(frame["op"])
+        if hear is not None:
+            hear(worker, frame)
+
+    def _hear_done(self, worker: LiveWorker, frame: Frame) -> None:
+        reach("after-upload")
+        self._segments[frame["nonce"]] = frame
+        self._handle(
+            RangesDone(
+                worker.number,
+                frame["grant"],
+                frame["start"],
+                frame["end"],
+                frame["nonce"],
+                frame["seconds"],
+                frame["ranges"],
+            ),
+            worker,
+        )
+        self._segments.clear()
+
+    def _hear_failed(self, worker: LiveWorker, frame: Frame) -> None:
+        self._fail(told.failure(frame, worker.slot))
+        self._handle(
+            RangeFailed(
+                worker.number,
+                frame["grant"],
+                frame["start"],
+                frame["end"],
+                frame["kind"],
+                frame["signature"],
+            ),
+            worker,
+        )
+
+    def _hear_ready(self, worker: LiveWorker, frame: Frame) -> None:
+        worker.ready = True
+        self._start_failures = 0
+        if self.scheduler is None:
+            self._early.append(worker.number)
+        else:
+            self._handle(WorkerReady(worker.number))
+
+    def _hear_started(self, worker: LiveWorker, frame: Frame) -> None:
+        if skewed := skew(frame):
+            self._give_up(Stop(state="paused", cause=skewed, exit_code=75))
+
+    def _hear_lost(self, worker: LiveWorker, frame: Frame) -> None:
+        worker.lost = frame
+
+    def _hear_bye(self, worker: LiveWorker, frame: Frame) -> None:
+        worker.said_bye = True
+        self._workers.let_go(worker)
+
+    def _hear_interrupted(self, worker: LiveWorker, frame: Frame) -> None:
+        self.halt("paused", "interrupted", 130, kill=True)
+
+    def _hear_broken(self, worker: LiveWorker, frame: Frame) -> None:
+        self._give_up(stops.of_broken_worker(frame))
+
+    def _hear_storage(self, worker: LiveWorker, frame: Frame) -> None:
+        """Nobody's fault: another worker may have better luck, unless waiting does not help."""
+        grants = [self._grants[number] for number in sorted(worker.grants)]
+        if grants:
+            self._fail(told.storage_failure(grants[0], frame, worker.slot))
+        self._storage_said = frame["message"]
+        if frame.get("lasting") or self.scheduler is None or not self._workers.kill(worker):
+            self._give_up(self._storage_down())
+            return
+        worker.said_bye = True
+        self._handle(WorkerLost(worker.number, "storage"))
+
+    def _storage_down(self) -> Stop:
+        return Stop(state="paused", cause=f"storage failed: {self._storage_said}", exit_code=75)
 
     def _gone(self, worker: LiveWorker) -> None:
         if worker.said_bye or self.stop is not None:
@@ -304,6 +320,12 @@ class Loop:
             self._told.append(("dead", {}))
         elif isinstance(decision, events.Broken):
             self._broken(decision, worker)
+        elif isinstance(decision, events.Fits):
+            changes.fits = decision.items
+        elif isinstance(decision, events.OverBudget):
+            self._give_up(stops.of_budget(decision, self._journal.job().id))
+        elif isinstance(decision, events.StorageDown):
+            self._give_up(self._storage_down())
 
     def _grant(self, grant: events.Grant) -> None:
         ranges = -(-(grant.end - grant.start + 1) // grant.size)
@@ -311,12 +333,13 @@ class Loop:
         if worker is not None:
             worker.grants[grant.grant] = ranges
             worker.heard_at = max(worker.heard_at, time.monotonic() if len(worker.grants) == 1 else 0.0)
-        self._holders[grant.grant] = grant.worker
+        self._grants[grant.grant] = grant
         self._changes.grants.append(told.granted(grant, self._journal.epoch))
         self._out.append((grant.worker, told.grant_frame(grant)))
 
     def _forget_grant(self, number: int) -> None:
-        worker = self._workers.live.get(self._holders.pop(number, 0))
+        grant = self._grants.pop(number, None)
+        worker = self._workers.live.get(grant.worker) if grant else None
         if worker is not None:
             worker.grants.pop(number, None)
 
@@ -328,9 +351,6 @@ class Loop:
             self._changes.segments.append(told.segment(frame, self._journal.epoch, number))
         self._changes.won.append(told.won(won, frame["size"], self._code))
         self._told.append(("won", {"start": won.start, "end": won.end}))
-
-    def _record_failure(self, worker: LiveWorker, frame: Frame) -> None:
-        self._fail(told.failure(frame, worker.slot))
 
     def _record_loss(self, worker: LiveWorker, decision: events.Decision) -> None:
         """A worker's death as a failure of the range it was charged to, if to any."""
@@ -345,26 +365,10 @@ class Loop:
 
     def _broken(self, decision: events.Broken, worker: LiveWorker | None) -> None:
         self._flush_failures()
-        last = self._journal.failures(1)
-        cause = f"{FAILS.get(last[0].kind, FAILS['mapper'])}: {last[0].message}" if last else decision.signature
-        if not last and worker is not None:
-            cause = f"workers die before they have mapped anything: {told.death(worker.lost)}"
-        traceback = last[0].traceback if last else told.stacks(worker.lost) if worker else None
-        hint = OTHER_SETTINGS if last and is_of_settings(last[0]) else None
-        self._give_up(Stop(state="failed", cause=cause, exit_code=1, traceback=traceback, hint=hint))
+        last = next(iter(self._journal.failures(1)), None)
+        self._give_up(stops.of_broken_mapper(decision, last, worker.lost if worker else None))
 
     def _flush_failures(self) -> None:
         changes, self._changes = self._changes, Changes()
         if changes:
             self._journal.commit(changes)
-
-
-def broken(frame: Frame) -> Stop:
-    """A worker that cannot work at all, as the end of the job."""
-    cause = frame["message"]
-    if frame.get("missing"):
-        cause = (
-            f"the workers' Python lacks a module: {cause}; install it there: python -m pip install {frame['missing']}"
-        )
-    traceback = None if frame.get("expected") or frame.get("missing") else frame.get("traceback")
-    return Stop(state="failed", cause=cause, exit_code=1, traceback=traceback)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from skybatch.engine.loop import Stop
 from skybatch.engine.reduction import Reduction
+from skybatch.engine.stops import Stop
 from skybatch.errors import ResultError, SkybatchError
 from skybatch.formats.base import Restart
 from skybatch.formats.masking import masked

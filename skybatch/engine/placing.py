@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from skybatch import disk
 from skybatch.engine.spec import JobSpec
 from skybatch.failpoints import reach
 from skybatch.formats import by_hand, members, storage, stores, tokens
@@ -120,7 +121,7 @@ class LocalPlace(Place):
         """Delete the file that may be replaced, if it still stands there; `on_found` is told before what is in it."""
         if self.replaces and token_of(self._final) == self.replaces:
             on_found(storage.read_bytes(self._final))
-            os.unlink(self._final)
+            disk.unlink("manifest", self._final)
             storage.sync_folder(self.folder)
 
     def _put_members(self, staged: str) -> None:
@@ -135,10 +136,10 @@ class LocalPlace(Place):
         storage.make_folders(self.folder)
         there = token_of(self._final)
         if there is not None and (there == self.replaces or there in tokens.noted(self.writer.path, self.job_id)):
-            os.rename(staged, self._final)
+            disk.rename("output", staged, self._final)
         else:
             try:
-                os.link(staged, self._final)
+                disk.link("output", staged, self._final)
             except FileExistsError:
                 raise self._conflict() from None
         storage.sync_folder(self.folder)

@@ -9,13 +9,13 @@ from typing import Any, ParamSpec, TypeVar
 from skybatch.engine import input_changes
 from skybatch.engine.events import Unit
 from skybatch.engine.folder import JobFolder
-from skybatch.engine.loop import Stop
 from skybatch.engine.spec import JobSpec
+from skybatch.engine.stops import Stop
 from skybatch.errors import DISK_FULL, CodeChanged, InputMissing, SkybatchError, is_of_storage
 from skybatch.failpoints import reach
 from skybatch.formats.base import InputReader, WindowReader
 from skybatch.journal.journal import Journal
-from skybatch.journal.rows import Changes
+from skybatch.journal.rows import Changes, Run
 from skybatch.worker.fault import describe
 
 P = ParamSpec("P")
@@ -99,9 +99,13 @@ def restored(journal: Journal, spec: JobSpec) -> dict[str, Any]:
             _join(dead, run.start, run.end)
         else:
             for start in range(run.start, run.end + 1, run.size):
-                end = min(start + run.size - 1, run.end)
-                units.append(Unit(start, end, run.attempt, isolated=run.isolated, tries_left=run.tries_left))
+                units.append(_unit(run, start))
     return {"won": won, "dead": dead, "units": units}
+
+
+def _unit(run: Run, start: int) -> Unit:
+    end = min(start + run.size - 1, run.end)
+    return Unit(start, end, run.attempt, isolated=run.isolated, tries_left=run.tries_left, charges=run.charges)
 
 
 def _revive_dead(journal: Journal) -> None:

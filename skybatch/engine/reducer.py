@@ -12,6 +12,7 @@ from skybatch.engine.output_checks import stands
 from skybatch.engine.reduction import LostResults
 from skybatch.engine.versions import skew
 from skybatch.errors import JobFailed, Paused, StorageFailed, is_of_storage
+from skybatch.failpoints import reach
 from skybatch.formats import batchfiles
 from skybatch.worker.frames import Frame
 
@@ -47,9 +48,13 @@ class ReduceProcess:
 
     def ask(self, frame: Frame) -> Frame:
         """Have one operation done; its answer. Raises what `fail` does, StorageFailed, Paused."""
+        reach("engine.sends", frame["op"])
         self._channel.send(frame)
+        reach("engine.sent", frame["op"])
         while True:
             answer = self._next()
+            if answer is not None:
+                reach("engine.received", answer["op"])
             if answer is None or answer["op"] in ("lost", "broken"):
                 self._fail(frame, answer)
             if answer["op"] == "started" and (skewed := skew(answer)):

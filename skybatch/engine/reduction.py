@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from skybatch import disk
 from skybatch.errors import SegmentDamaged
 from skybatch.failpoints import reach
 from skybatch.formats import segment as segments
@@ -201,7 +202,7 @@ class Assembling(Reduction):
         """Have the rest written. Raises Restart, ResultError."""
         self._assembler.finish()
         self._sink.flush()
-        os.fsync(self._sink.fileno())
+        disk.fsync("assembled", self._sink.fileno())
         self.close()
 
     def close(self) -> None:

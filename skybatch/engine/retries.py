@@ -1,40 +1,78 @@
-"""What a failure costs a range, and when it is out of tries."""
+"""What a failure costs a range, and when it is out of tries: every class of failure has a budget of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from skybatch.engine.events import Settings, Unit
+from skybatch.engine.events import BUDGETS, Settings, Unit
+from skybatch.errors import UnknownName, UsageError
+
+OF_ITEMS = ("mapper", "memory", "timeout")
+"""The classes that a plain number of retries is for: what the items, or the code that maps them, are to blame for."""
+
+
+def class_of(kind: str) -> str:
+    """The class of a failure of this kind: what cannot be read or written is charged as what cannot be mapped."""
+    return kind if kind in BUDGETS else "mapper"
+
+
+def budgets(max_retries: int | Mapping[str, int]) -> dict[str, int]:
+    """Tries after the first, by class of failure. Raises UnknownName or UsageError for what is no such budget."""
+    if isinstance(max_retries, Mapping):
+        for name, tries in max_retries.items():
+            if name not in BUDGETS:
+                raise UnknownName("class of failures in max_retries", str(name), BUDGETS)
+            _check(f"max_retries: {name}", tries)
+        return {**BUDGETS, **max_retries}
+    _check("max_retries", max_retries)
+    return {**BUDGETS, **dict.fromkeys(OF_ITEMS, max_retries)}
+
+
+def _check(what: str, tries: object) -> None:
+    if isinstance(tries, bool) or not isinstance(tries, int) or tries < 0:
+        raise UsageError(f"{what} must be a whole number, at least 0; not {tries!r}")
 
 
 def charge(settings: Settings, unit: Unit, kind: str, now: float) -> Unit:
     """The unit after a failure of this kind. It waits longer each time; after a lost worker it runs alone."""
-    lost = kind == "lost"
     wait_s = settings.backoff_s * 2.0 ** min(unit.attempt, 60)
+    name = class_of(kind)
     return replace(
         unit,
         attempt=unit.attempt + 1,
         not_before=now + min(wait_s, settings.backoff_max_s),
-        isolated=lost,
-        tries_left=None if unit.tries_left is None else unit.tries_left - 1,
-        losses=unit.losses + lost,
+        isolated=name == "lost",
+        charges={**unit.charges, name: unit.charges.get(name, 0) + 1},
     )
 
 
-def exhausted(settings: Settings, charged: Unit, kind: str) -> bool:
-    """Whether the failure just charged was the unit's last. Lost workers have a budget of their own."""
-    if charged.tries_left is not None:
-        return charged.tries_left <= 0
-    if kind == "lost":
-        return charged.losses + charged.suspected > settings.max_losses
-    return charged.attempt - charged.losses > settings.max_retries
+def suspect(unit: Unit, now: float) -> Unit:
+    """The unit after its worker died with several ranges in hand: not charged, and alone the next time."""
+    suspected = unit.charges.get(SUSPECTED, 0) + 1
+    return replace(unit, isolated=True, not_before=now, charges={**unit.charges, SUSPECTED: suspected})
 
 
-def parts(settings: Settings, unit: Unit, last: int, now: float) -> tuple[Unit, Unit]:
-    """The two units that take over from one: up to `last`, and the rest. One try each; a single item more."""
+SUSPECTED = "suspected"
+"""Workers lost with this range and others in hand: counted with those lost with it alone, not in its attempts."""
+
+
+def is_spent(settings: Settings, unit: Unit, kind: str) -> bool:
+    """Whether the failure of this kind that was charged last was the unit's last."""
+    if unit.tries_left is not None:
+        return True
+    name = class_of(kind)
+    count = unit.charges.get(name, 0)
+    if name == "lost":
+        count += unit.charges.get(SUSPECTED, 0)
+    return count > settings.budgets[name]
+
+
+def parts(unit: Unit, last: int, now: float) -> tuple[Unit, Unit]:
+    """The two units that take over from one: up to `last`, and the rest. One try each; a single item all of them."""
 
     def part(start: int, end: int) -> Unit:
-        tries = 1 if start < end else max(1, settings.max_retries)
+        tries = 1 if start < end else None
         return Unit(start, end, 0, not_before=now, isolated=unit.isolated, tries_left=tries)
 
     return part(unit.start, last), part(last + 1, unit.end)

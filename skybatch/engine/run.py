@@ -17,13 +17,15 @@ from skybatch.engine.events import Settings
 from skybatch.engine.finish import Finishing, merge_behind
 from skybatch.engine.folder import JobFolder
 from skybatch.engine.interrupts import Interrupted, Interrupts, say
-from skybatch.engine.loop import Loop, Stop
+from skybatch.engine.loop import Loop
 from skybatch.engine.merge_behind import MergeBehind
 from skybatch.engine.placing import Conflict, is_folder, place_of
 from skybatch.engine.planning import ReaderFailed, plan, restored
 from skybatch.engine.reduction import LostResults
+from skybatch.engine.retries import budgets
 from skybatch.engine.scheduler import Scheduler
 from skybatch.engine.spec import JobSpec
+from skybatch.engine.stops import Stop
 from skybatch.engine.workers import START_TIMEOUT_S, Workers
 from skybatch.errors import (
     JobFailed,
@@ -266,7 +268,10 @@ class Engine:
             Settings(
                 length=length,
                 batch_size=self.spec.batch_size,
-                max_retries=self.spec.max_retries,
+                budgets=budgets(self.spec.max_retries),
+                max_dead=self.spec.allowed_failures(length),
+                fits=self.journal.job().fits,
+                speculate=self.spec.speculate,
                 depth=max(2, self.spec.concurrency + 1),  # grants of one range must fill an async mapper too
             ),
             **restored(self.journal, self.spec),

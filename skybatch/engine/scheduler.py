@@ -24,27 +24,32 @@ from skybatch.engine.events import (
     EndGrant,
     Event,
     Finished,
-    Grant,
+    Fits,
     Late,
+    OverBudget,
     RangeFailed,
     RangesDone,
     Retry,
     Settings,
     Split,
+    StorageDown,
     Tick,
     Unit,
     Won,
     WorkerLost,
     WorkerReady,
 )
+from skybatch.engine.granting import Granting
 from skybatch.engine.intervals import Interval, IntervalSet
 from skybatch.engine.mapper_health import MapperHealth, Verdict
-from skybatch.engine.pace import Pace, grant_length
-from skybatch.engine.restore import left_over
-from skybatch.engine.retries import charge, exhausted, parts
+from skybatch.engine.memory_fit import MemoryFit
+from skybatch.engine.pace import Pace
+from skybatch.engine.restore import remaining
+from skybatch.engine.retries import charge, is_spent, parts, suspect
 from skybatch.engine.waiting import Units
 
 REMEMBERED_LOST_GRANTS = 4096  # answers to older ones are late without being looked at
+UNBLAMED = frozenset({"gone", "preempted", "storage"})  # ways of being lost that are no range's fault
 
 
 class Scheduler:
@@ -70,15 +75,29 @@ class Scheduler:
         self._crew = Crew(settings.depth)
         self._pace = Pace()
         self._lost: dict[int, OpenGrant] = {}  # of lost workers, oldest first; may still be answered
-        self._granted = 0  # number of the last grant
         self._deaths = 0  # workers that died with nothing in hand, since something was last won
+        self._storage_failures = 0  # workers whose storage failed, since something was last won
         self._stopped = False
         self._told_finished = False
         ranges = -(-settings.length // settings.batch_size)
         self._health = MapperHealth(
             ranges=ranges, batch_size=settings.batch_size, sound=bool(self._won.total)
         )
-        self._pending = IntervalSet(self._restore(units))  # of range numbers
+        self._fit = MemoryFit(settings.batch_size, settings.fits)
+        virgin, waiting = remaining(settings, [self._won, self._dead], list(units))
+        self._pending = IntervalSet(virgin)  # of range numbers
+        for unit in waiting:
+            self._units.wait(unit)
+        self._granting = Granting(
+            settings,
+            crew=self._crew,
+            units=self._units,
+            won=self._won,
+            pending=self._pending,
+            health=self._health,
+            pace=self._pace,
+            fit=self._fit,
+        )
         self._handlers = {
             WorkerReady: self._worker_ready,
             RangesDone: self._ranges_done,
@@ -121,8 +140,8 @@ class Scheduler:
         decisions: list[Decision] = []
         self._handlers[type(event)](event, now, decisions)  # type: ignore[operator]
         if not self._stopped:
-            self._grant_all(now, decisions)
-        self.next_wake = None if self._stopped else self._units.next_due(now)
+            self._granting.grant_all(now, decisions)
+        self.next_wake = None if self._stopped else self._granting.next_wake(now)
         if not self._told_finished and self.finished:
             self._told_finished = True
             decisions.append(Finished())
@@ -159,16 +178,18 @@ class Scheduler:
         if grant is None or not grant.is_open(event.start, event.end):
             return
         grant.open.remove(event.start, event.end)
-        if not self._won.overlaps(event.start, event.end):
+        elsewhere = grant.is_open_elsewhere(event.start, event.end, self._crew.grants)
+        if not elsewhere and not self._won.overlaps(event.start, event.end):
             self._charge(self._unit_of(event.start, event.end), event.kind, event.signature, now, decisions)
         self._end_if_answered(grant, decisions)
 
     def _worker_lost(self, event: WorkerLost, now: float, decisions: list[Decision]) -> None:
         worker = self._crew.leave(event.worker)
+        if event.reason == "storage":
+            self._storage_failed(decisions)
         if worker is None:
             return
-        unblamed = event.reason in ("gone", "preempted")
-        held = [] if unblamed else self._really_held(worker, event.held)
+        held = [] if event.reason in UNBLAMED else self._really_held(worker, event.held)
         if event.reason == "timeout":
             held = [stretch for stretch in held if stretch == event.held[0]]
         elif event.reason == "memory":
@@ -179,11 +200,18 @@ class Scheduler:
         elif held:
             kind = event.reason if event.reason in ("timeout", "memory") else "lost"
             self._charge(self._unit_of(*held[0]), kind, kind, now, decisions)
-        elif not unblamed and worker.grants:
+        elif event.reason not in UNBLAMED and worker.grants:
             self._died_for_nothing(worker, decisions)
         for grant in worker.grants.values():
             self._give_back(grant, held, decisions)
             decisions.append(EndGrant(grant.number))
+
+    def _storage_failed(self, decisions: list[Decision]) -> None:
+        self._storage_failures += 1
+        down = self._storage_failures > self._settings.budgets["storage"]
+        if down and not self._stopped and not self.finished:
+            self._stopped = True
+            decisions.append(StorageDown())
 
     # Answers
 
@@ -223,15 +251,21 @@ class Scheduler:
             self._units.end(start)
         self._won.add(start, end)
         self._health.succeeded()
-        self._deaths = 0
+        self._deaths = self._storage_failures = 0
+        if self._fit.learning:
+            self._fit.worked(start, min(start + grant.size - 1, end))
         decisions.append(Won(start, end, nonce, grant.attempt, grant.number))
 
     def _withdraw(self, grant: OpenGrant, start: int, end: int) -> None:
         """A late answer won: nobody needs to be granted these ranges any more."""
         for low, _ in grant.ranges(start, end):
             self._units.end(low)
-        if grant.unit is None:
+        if self._is_virgin(grant):
             self._pending.remove(start // self._settings.batch_size, end // self._settings.batch_size)
+
+    def _is_virgin(self, grant: OpenGrant) -> bool:
+        """Whether what comes back of it is pending: whole ranges that nothing is known of."""
+        return grant.unit is None and grant.size == self._settings.batch_size
 
     def _end_if_answered(self, grant: OpenGrant, decisions: list[Decision]) -> None:
         if not grant.open.total:
@@ -245,20 +279,25 @@ class Scheduler:
         return [
             (start, end)
             for start, end in dict.fromkeys(held)
-            if any(grant.is_open(start, end) for grant in worker.grants.values())
-            and not self._won.overlaps(start, end)
+            if not self._won.overlaps(start, end)
+            and any(
+                grant.is_open(start, end) and not grant.is_open_elsewhere(start, end, self._crew.grants)
+                for grant in worker.grants.values()
+            )
         ]
 
     def _give_back(self, grant: OpenGrant, held: list[Interval], decisions: list[Decision]) -> None:
         """Make pending again what a lost worker had not in hand; its late answers may still win."""
         back = IntervalSet(grant.open)
-        for start, end in [*self._won.inside(grant.start, grant.end), *held]:
+        twin = grant.twin.open if grant.twin and grant.twin.number in self._crew.grants else ()
+        for start, end in [*self._won.inside(grant.start, grant.end), *held, *twin]:
             back.remove(start, end)
         for start, end in back:
-            if grant.unit is None:
+            if self._is_virgin(grant):
                 self._pending.add(start // self._settings.batch_size, end // self._settings.batch_size)
-            else:
-                self._wait(grant.unit, "returned", decisions)
+                continue
+            for low, high in grant.ranges(start, end):
+                self._wait(self._unit_of(low, high), "returned", decisions)
         self._lost[grant.number] = grant
         if len(self._lost) > REMEMBERED_LOST_GRANTS:
             del self._lost[next(iter(self._lost))]
@@ -266,14 +305,14 @@ class Scheduler:
     def _died_for_nothing(self, worker: Worker, decisions: list[Decision]) -> None:
         """Nobody to charge; but workers that keep dying before anything is won would go on for ever."""
         self._deaths += 1
-        if self._deaths > self._settings.max_losses + self._crew.most:
+        if self._deaths > self._settings.budgets["lost"] + self._crew.most:
             grant = min(worker.grants.values(), key=lambda grant: grant.start)
             self._break(grant.start, min(grant.start + grant.size - 1, grant.end), "lost", decisions)
 
     def _suspect(self, unit: Unit, now: float, decisions: list[Decision]) -> None:
         """Its worker died with several ranges in hand: each runs alone next time."""
-        unit = replace(unit, suspected=unit.suspected + 1, isolated=True, not_before=now)
-        if unit.losses + unit.suspected > self._settings.max_losses:
+        unit = suspect(unit, now)
+        if is_spent(self._settings, replace(unit, tries_left=None), "lost"):
             self._charge(unit, "lost", "lost", now, decisions)
         else:
             self._wait(unit, "suspected", decisions)
@@ -285,8 +324,11 @@ class Scheduler:
 
     def _charge(self, unit: Unit, kind: str, signature: str, now: float, decisions: list[Decision]) -> None:
         charged = charge(self._settings, unit, kind, now)
-        last_try = exhausted(self._settings, charged, kind)
+        last_try = is_spent(self._settings, charged, kind)
         single = unit.start == unit.end
+        if kind == "memory" and self._fit.ran_out(unit.start, unit.end):
+            assert self._fit.size is not None
+            decisions.append(Fits(self._fit.size))
         verdict = self._health.failed(
             unit.start, unit.end, signature, attempt=charged.attempt, exhausted=last_try
         )
@@ -301,12 +343,19 @@ class Scheduler:
             self._units.end(unit.start)
             self._dead.add(unit.start, unit.end)
             decisions.append(Dead(unit.start, unit.end, charged.attempt, kind))
+            self._keep_to_budget(decisions)
         else:
             self._split(charged, kind, (unit.start + unit.end) // 2, now, decisions)
 
+    def _keep_to_budget(self, decisions: list[Decision]) -> None:
+        allowed = self._settings.max_dead
+        if allowed is not None and self._dead.total > allowed and not self._stopped:
+            self._stopped = True
+            decisions.append(OverBudget(self._dead.total, allowed))
+
     def _split(self, unit: Unit, kind: str, last: int, now: float, decisions: list[Decision]) -> None:
         """Retire the unit; [start, last] and the rest take over at once."""
-        halves = parts(self._settings, unit, last, now)
+        halves = parts(unit, last, now)
         decisions.append(Split(unit.start, unit.end, halves, unit.attempt, kind))
         for half in halves:
             self._units.wait(half)
@@ -319,78 +368,3 @@ class Scheduler:
         if not self._stopped:
             self._stopped = True
             decisions.append(Broken(start, end, signature))
-
-    # Grants
-
-    def _grant_all(self, now: float, decisions: list[Decision]) -> None:
-        """Give work to whoever has room, the idle first: what must run alone, other units, virgin ranges.
-
-        Before anything was won virgin ranges go first, to see soon whether all fail alike; when they do, no
-        more of them are granted while there are units to prove it on.
-        """
-        crew, units = self._crew, self._units
-        while True:
-            worker, unit = crew.idle(), None
-            unproven = self._pending.total and not (self._health.sound or self._health.suspected)
-            if worker is not None:
-                unit = units.take_isolated(now, charged=not unproven)
-            elif units.isolated_due(now) or self._scarce():
-                return  # whoever gets idle first shall have it
-            else:
-                worker = crew.busy_with_room()
-                if worker is None:
-                    return
-            if unit is None and not unproven:
-                unit = units.take_shared(now)
-            if unit is not None:
-                self._grant(worker, unit.start, unit.end, unit.end - unit.start + 1, unit, decisions)
-            elif self._pending.total and not (self._health.suspected and units):
-                self._grant_virgin(worker, decisions)
-            else:
-                return
-
-    def _scarce(self) -> bool:
-        """Whether the last ranges are too few and too slow to queue behind others in a worker's hands."""
-        if self._pending.total >= 2 * len(self._crew.workers):
-            return False
-        pace = self._pace.seconds_per_range
-        return pace is None or pace > self._settings.tail_s
-
-    def _grant_virgin(self, worker: Worker, decisions: list[Decision]) -> None:
-        length = grant_length(
-            self._settings,
-            pace=worker.pace.seconds_per_range or self._pace.seconds_per_range,
-            last=worker.last_length,
-            pending=self._pending.total,
-            workers=len(self._crew.workers),
-        )
-        first, last = self._pending.take_lowest(length)
-        worker.last_length = last - first + 1
-        batch_size = self._settings.batch_size
-        end = min((last + 1) * batch_size, self._settings.length) - 1
-        self._grant(worker, first * batch_size, end, batch_size, None, decisions)
-
-    def _grant(
-        self, worker: Worker, start: int, end: int, size: int, unit: Unit | None, decisions: list[Decision]
-    ) -> None:
-        self._granted += 1
-        grant = OpenGrant(self._granted, worker.number, start, end, size, unit)
-        self._crew.give(worker, grant)
-        decisions.append(Grant(worker.number, grant.number, start, end, size, grant.attempt, grant.isolated))
-
-    # Restoring
-
-    def _restore(self, units: Iterable[Unit]) -> list[Interval]:
-        """Take the units in; the pending range numbers. Left-over parts of ranges become units too."""
-        taken = IntervalSet([*self._won, *self._dead])
-        if taken.total != self._won.total + self._dead.total:
-            raise ValueError("items are both won and dead")
-        for unit in units:
-            if taken.overlaps(unit.start, unit.end):
-                raise ValueError(f"the range {unit.start}-{unit.end} is not the only one to hold its items")
-            taken.add(unit.start, unit.end)
-            self._units.wait(unit)
-        virgin, broken_up = left_over(self._settings, taken)
-        for start, end in broken_up:
-            self._units.wait(Unit(start, end, 0))
-        return virgin

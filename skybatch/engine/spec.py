@@ -68,6 +68,13 @@ class JobSpec:
         """How many of the input's `length` items the job maps."""
         return length if self.limit is None else min(length, self.limit)
 
+    def allowed_failures(self, length: int) -> int | None:
+        """How many of `length` items may fail for good before the job is stopped; None: any number."""
+        allowed = [] if self.max_failed_items is None else [self.max_failed_items]
+        if self.max_failed_fraction is not None:
+            allowed.append(int(self.max_failed_fraction * length))
+        return min(allowed, default=None)
+
     def save(self, path: Path) -> None:
         """Write it durably; once it is there, the job exists."""
         storage.write_bytes(str(path), orjson.dumps(dataclasses.asdict(self), option=orjson.OPT_INDENT_2))

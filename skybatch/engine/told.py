@@ -93,6 +93,7 @@ def waiting(unit: events.Unit, code: str) -> Run:
         not_before=time.time() + max(0.0, unit.not_before - time.monotonic()),
         isolated=unit.isolated,
         tries_left=unit.tries_left,
+        charges=dict(unit.charges),
         code=code,
     )
 
@@ -107,6 +108,19 @@ def failure(frame: Frame, slot: int) -> FailureRow:
         message=frame["message"],
         traceback=None if frame.get("expected") else frame["traceback"],  # our own frames tell nobody anything
         item=frame["item"] if frame["item"] is not None else _only(frame["start"], frame["end"]),
+        worker=str(slot),
+        at=time.time(),
+    )
+
+
+def storage_failure(grant: events.Grant, frame: Frame, slot: int) -> FailureRow:
+    """A worker's storage failed, with this grant in hand; nothing is charged."""
+    return FailureRow(
+        start=grant.start,
+        end=min(grant.start + grant.size - 1, grant.end),
+        attempt=grant.attempt - 1,
+        kind="storage",
+        message=frame["message"],
         worker=str(slot),
         at=time.time(),
     )

@@ -101,9 +101,10 @@ class Workers:
         if not self._executor.in_this_process:
             worker.channel.close()
 
-    def kill(self, worker: LiveWorker) -> None:
-        """Kill one worker; its end of file follows."""
+    def kill(self, worker: LiveWorker) -> bool:
+        """Kill one worker; its end of file follows. False where none can be killed, as it shares this process."""
         worker.channel.kill()
+        return not self._executor.in_this_process
 
     def kill_all(self) -> None:
         """Kill all; they are gone from `live` at once, and nothing they say is heard any more."""

@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import Any
 
-from skybatch.errors import MissingBatches
+from skybatch.errors import MissingBatches, StorageDenied, StorageFailed
 from skybatch.formats.masking import masked
 
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -45,6 +45,8 @@ def describe(error: BaseException) -> dict[str, Any]:
         described["missing"] = error.name
     if isinstance(error, MissingBatches):
         described["missing_batches"] = True
+    if isinstance(error, OSError) and (isinstance(error, StorageDenied) or not isinstance(error, StorageFailed)):
+        described["lasting"] = True  # of a store that did not answer another try may find that it does
     return described
 
 

@@ -9,12 +9,15 @@ from skybatch.engine.events import (
     EndGrant,
     Event,
     Finished,
+    Fits,
     Grant,
     Late,
+    OverBudget,
     RangeFailed,
     Retry,
     Settings,
     Split,
+    StorageDown,
     Unit,
     Won,
     WorkerLost,
@@ -31,9 +34,14 @@ class Referee:
         self.now = 0.0
         self.decisions = 0
         self.broken: Broken | None = None
+        self.stopped = False  # for whatever reason
+        self.fits = settings.fits
         self.finished = False
         self.state = bytearray(settings.length)  # per item: 0, WON or DEAD
         self.holder = [0] * settings.length  # per item: the grant it is in, or 0
+        self.second: dict[int, int] = {}  # items that are in a second grant too
+        self.sizes: dict[int, int] = {}  # of all grants there ever were
+        self.storage_failures = 0  # since something was last won
         self.open: dict[int, Grant] = {}
         self.in_hand: dict[int, set[int]] = {}  # worker -> its grants
         self.units: dict[tuple[int, int], Unit] = {}  # live ranges with a history
@@ -45,9 +53,10 @@ class Referee:
         self.now = now
         if isinstance(event, WorkerReady):
             self.in_hand.setdefault(event.worker, set())
-        elif isinstance(event, RangeFailed) and self.holder[event.start] == event.grant:
+        elif isinstance(event, RangeFailed):
             self._let_go(event.grant, event.start, event.end)
         elif isinstance(event, WorkerLost):
+            self.storage_failures += event.reason == "storage"
             for number in self.in_hand.pop(event.worker, ()):
                 self._let_go(number, self.open[number].start, self.open[number].end)
 
@@ -62,15 +71,19 @@ class Referee:
 
     def _grant(self, grant: Grant) -> None:
         start, end, size = grant.start, grant.end, grant.size
-        assert self.broken is None
+        assert not self.stopped
         assert 0 <= start <= end < self.settings.length
-        assert self.state.count(0, start, end + 1) == end + 1 - start, "granted what is won or dead"
-        if size == 1 and start == end:
-            assert not self.holder[start], "granted what is in somebody's hands"
+        self.sizes[grant.grant] = size
+        if grant.copy_of is not None:
+            self._check_copy(grant)
         else:
-            assert not any(self.holder[start : end + 1]), "granted what is in somebody's hands"
-        self.holder[start : end + 1] = [grant.grant] * (end + 1 - start)
-        self._check_history(grant)
+            assert self.state.count(0, start, end + 1) == end + 1 - start, "granted what is won or dead"
+            if size == 1 and start == end:
+                assert not self.holder[start], "granted what is in somebody's hands"
+            else:
+                assert not any(self.holder[start : end + 1]), "granted what is in somebody's hands"
+            self.holder[start : end + 1] = [grant.grant] * (end + 1 - start)
+            self._check_history(grant)
         grants = self.in_hand[grant.worker]
         grants.add(grant.grant)
         assert len(grants) <= self.settings.depth
@@ -78,6 +91,16 @@ class Referee:
         assert not grant.isolated or len(grants) == 1
         assert grant.grant not in self.open
         self.open[grant.grant] = grant
+
+    def _check_copy(self, grant: Grant) -> None:
+        assert self.settings.speculate
+        assert grant.copy_of is not None and grant.worker not in (self.open[grant.copy_of].worker,)
+        first = self.open[grant.copy_of]
+        assert (grant.size, grant.attempt, grant.isolated) == (first.size, first.attempt, first.isolated)
+        for item in range(grant.start, grant.end + 1):
+            assert not self.state[item], "a copy of what is won or dead"
+            assert self.holder[item] == grant.copy_of and item not in self.second, "a third copy"
+            self.second[item] = grant.grant
 
     def _check_history(self, grant: Grant) -> None:
         unit = self.units.get((grant.start, grant.end))
@@ -88,7 +111,8 @@ class Referee:
             assert self.now >= unit.not_before
             return
         batch_size = self.settings.batch_size
-        assert (grant.size, grant.attempt, grant.isolated) == (batch_size, 1, False)
+        assert (grant.attempt, grant.isolated) == (1, False)
+        assert grant.size == batch_size or (grant.size == self.fits and grant.end < grant.start + batch_size)
         assert grant.start % batch_size == 0
         assert grant.end + 1 == self.settings.length or (grant.end + 1) % batch_size == 0
         if self.units or self.retired:
@@ -100,12 +124,12 @@ class Referee:
         length = won.end + 1 - won.start
         assert self.state.count(0, won.start, won.end + 1) == length, "winners overlap"
         self.state[won.start : won.end + 1] = bytes([WON]) * length
+        self.storage_failures = 0
         assert (won.start, won.end) not in self.retired, "a split range won"
         if self.units:
-            batch_size = self.settings.batch_size
-            for low in range(won.start, won.end + 1, batch_size):
-                self.units.pop((low, min(low + batch_size, self.settings.length) - 1), None)
-            self.units.pop((won.start, won.end), None)
+            size = self.sizes[won.grant]
+            for low in range(won.start, won.end + 1, size):
+                self.units.pop((low, min(low + size - 1, won.end)), None)
 
     def _retry(self, retry: Retry) -> None:
         unit = retry.unit
@@ -142,15 +166,30 @@ class Referee:
         self._let_go(ended.grant, grant.start, grant.end)
 
     def _let_go(self, number: int, start: int, end: int) -> None:
-        holder = self.holder
+        holder, second = self.holder, self.second
         for item in range(start, end + 1):
             if holder[item] == number:
-                holder[item] = 0
+                holder[item] = second.pop(item, 0)
+            elif second and second.get(item) == number:
+                del second[item]
+
+    def _fits(self, fits: Fits) -> None:
+        assert 0 < fits.items < (self.fits or self.settings.batch_size)
+        self.fits = fits.items
+
+    def _overbudget(self, over: OverBudget) -> None:
+        assert not self.stopped and self.settings.max_dead is not None
+        assert self.state.count(DEAD) == over.dead == self.settings.max_dead + 1
+        self.stopped = True
+
+    def _storagedown(self, _: StorageDown) -> None:
+        assert not self.stopped and self.storage_failures > self.settings.budgets["storage"]
+        self.stopped = True
 
     def _broken(self, broken: Broken) -> None:
         assert self.broken is None
         assert WON not in self.state or broken.signature == "lost"
-        self.broken = broken
+        self.broken, self.stopped = broken, True
 
     def _finished(self, _: Finished) -> None:
         assert 0 not in self.state, "finished before every item ended"

@@ -7,9 +7,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from skybatch.engine.loop import Stop
 from skybatch.engine.merge_behind import MergeBehind
 from skybatch.engine.reduction import LostResults, Reduction
+from skybatch.engine.stops import Stop
 from skybatch.errors import ResultError, StorageFailed
 from skybatch.formats.base import Restart
 from skybatch.formats.stores import retrying

@@ -26,6 +26,7 @@ from skybatch.engine.events import (
     WorkerLost,
     WorkerReady,
 )
+from skybatch.engine.retries import budgets
 from skybatch.engine.scheduler import Scheduler
 
 Kind = TypeVar("Kind")
@@ -209,7 +210,7 @@ def test_the_late_answer_of_a_lost_worker_wins_where_nobody_has_won() -> None:
 
 
 def test_a_late_answer_for_a_range_that_was_split_is_late() -> None:
-    table = Table(length=100, batch_size=2, workers=2, max_retries=0)
+    table = Table(length=100, batch_size=2, workers=2, budgets=budgets(0))
     mine = table.grant(0)
     table.tell(WorkerLost(1, "gone"))
     table.tell(WorkerReady(3))
@@ -268,7 +269,7 @@ def test_a_poison_item_ends_alone_and_the_others_win() -> None:
             table.fail(5)
         else:
             table.done(waiting[0])
-    assert [(dead.start, dead.end, dead.attempt) for dead in table.all(Dead)] == [(5, 5, 3)]
+    assert [(dead.start, dead.end, dead.attempt) for dead in table.all(Dead)] == [(5, 5, 4)]
     assert table.scheduler.won_items == 7
 
 
@@ -355,7 +356,7 @@ def test_a_worker_taken_away_charges_nobody() -> None:
 
 
 def test_losses_have_a_budget_of_their_own() -> None:
-    table = Table(length=10, batch_size=2, max_losses=1, max_retries=9, depth=1)
+    table = Table(length=10, batch_size=2, budgets=budgets({"lost": 1, "mapper": 9}), depth=1)
     for worker, kind in [(1, Retry), (2, Split)]:
         table.tell(WorkerLost(worker, "exit", ((0, 1),)))
         assert table.new(kind)
@@ -364,7 +365,7 @@ def test_losses_have_a_budget_of_their_own() -> None:
 
 
 def test_losses_do_not_use_up_retries() -> None:
-    table = Table(length=10, batch_size=2, max_losses=3, max_retries=1, depth=1)
+    table = Table(length=10, batch_size=2, budgets=budgets({"lost": 3, "mapper": 1}), depth=1)
     for worker in (1, 2):
         table.tell(WorkerLost(worker, "exit", ((0, 1),)))
         table.now += 1
@@ -481,9 +482,9 @@ def test_what_is_left_of_a_range_is_granted_apart() -> None:
 
 
 def test_overlapping_states_are_refused() -> None:
-    with pytest.raises(ValueError, match="both won and dead"):
+    with pytest.raises(ValueError, match="items 2-2 are held twice"):
         Scheduler(Settings(length=9, batch_size=3), won=[(0, 2)], dead=[(2, 3)])
-    with pytest.raises(ValueError, match="the range 2-3"):
+    with pytest.raises(ValueError, match="items 2-2 are held twice"):
         Scheduler(Settings(length=9, batch_size=3), won=[(0, 2)], units=[Unit(2, 3, 0)])
 
 

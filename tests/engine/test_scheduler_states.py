@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from skybatch.engine.events import (
+    BUDGETS,
     Drain,
     Event,
     Grant,
@@ -34,17 +37,15 @@ class SchedulerMachine(RuleBasedStateMachine):
     @initialize(
         length=st.integers(0, 40),
         batch_size=st.integers(1, 6),
-        max_retries=st.integers(0, 2),
-        max_losses=st.integers(0, 2),
+        budgets=st.fixed_dictionaries({name: st.integers(0, 2) for name in BUDGETS}),
         depth=st.integers(1, 3),
+        max_dead=st.none() | st.integers(0, 3),
+        speculate=st.booleans(),
         won=st.lists(st.tuples(st.integers(0, 39), st.integers(0, 8)), max_size=3),
     )
-    def start(
-        self, length: int, batch_size: int, max_retries: int, max_losses: int, depth: int, won: list[Interval]
-    ) -> None:
-        self.settings = Settings(
-            length=length, batch_size=batch_size, max_retries=max_retries, max_losses=max_losses, depth=depth
-        )
+    def start(self, won: list[Interval], **options: Any) -> None:
+        length = options["length"]
+        self.settings = Settings(**options)
         self.referee = Referee(self.settings)
         restored = [(low, low + more) for low, more in won if low + more < length]
         self.scheduler = Scheduler(self.settings, won=restored)
@@ -55,7 +56,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.told: list[Event] = []
         self.workers: set[int] = set()
         self.now = 0.0
-        self.stopped = False
 
     def _expect_left_over_parts(self) -> None:
         """What is left of ranges that are won in part is granted apart."""
@@ -79,7 +79,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         decisions = self.scheduler.handle(event, self.now)
         self.referee.check(decisions)
         self.grants += [decision for decision in decisions if isinstance(decision, Grant)]
-        self.stopped = self.stopped or self.referee.broken is not None
 
     @rule(worker=st.integers(1, 4))
     def ready(self, worker: int) -> None:
@@ -125,7 +124,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.tell(RangeFailed(grant.worker, grant.grant, start, end, kind, signature))
 
     @precondition(lambda self: self.workers)
-    @rule(data=st.data(), reason=st.sampled_from(["exit", "timeout", "gone"]))
+    @rule(data=st.data(), reason=st.sampled_from(["exit", "timeout", "memory", "storage", "preempted", "gone"]))
     def lost(self, data: st.DataObject, reason: str) -> None:
         worker = data.draw(st.sampled_from(sorted(self.workers)))
         numbers = sorted(self.referee.in_hand.get(worker, ()))
@@ -158,7 +157,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         """From wherever it got to, sound workers finish the job; nothing is granted after a stop."""
         if not hasattr(self, "scheduler"):
             return
-        if self.stopped:
+        if self.referee.stopped:
             self.tell(WorkerReady(99))
             self.tell(Drain())
             return

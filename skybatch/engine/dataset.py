@@ -20,8 +20,9 @@ from skybatch.engine.job import Job, announce, run_engine, unfinished
 from skybatch.engine.output_checks import check_places, check_stores
 from skybatch.engine.placing import standing
 from skybatch.engine.run import Formats, RunOptions
-from skybatch.engine.spec import ON_ERROR, JobSpec
-from skybatch.errors import UnknownName, UsageError
+from skybatch.engine.settings import JobSettings, check_least
+from skybatch.engine.spec import JobSpec
+from skybatch.errors import UsageError
 from skybatch.formats import storage
 from skybatch.formats.base import InputReader, OutputWriter
 from skybatch.journal.journal import Journal
@@ -45,7 +46,7 @@ class Dataset:
         if not isinstance(reader, InputReader):
             raise UsageError(f"a Dataset is made from an InputReader, not {type(reader).__name__}")
         if limit is not None:
-            _check_least("limit", limit, 1)
+            check_least("limit", limit, 1)
         self.reader, self.limit = reader, limit
 
     @classmethod
@@ -79,9 +80,12 @@ class Dataset:
         mapper_args: Mapping[str, Any] | None = None,
         concurrency: int = 1,
         name: str | None = None,
-        max_retries: int = 3,
+        max_retries: int | Mapping[str, int] = 3,
         batch_timeout_s: float | None = None,
         on_error: str = "fail",
+        max_failed_items: int | None = None,
+        max_failed_fraction: float | None = None,
+        speculate: bool = False,
         one_to_one: bool = True,
         overwrite: bool = False,
         resume: bool = False,
@@ -96,11 +100,15 @@ class Dataset:
         names a pool, or is one; `executor` and `workers` choose without one. `activate_env` is a shell line that the
         workers' Python is found after. `concurrency` is how many batches an async mapper has in flight.
 
-        A range that fails is tried `max_retries` times more, with back-off; `batch_timeout_s` seconds on one
-        batch count as a failure. `on_error`: "fail" publishes nothing when items fail for good, after mapping
-        the others; "skip" publishes without them. `one_to_one=False` allows any number of results per item.
-        `overwrite` allows the outputs to exist. With `stream=False` a detached engine runs the job, and this
-        returns as soon as that holds the job's lock.
+        A range that fails is tried `max_retries` times more, with back-off; a mapping gives that number by class of
+        failure: "mapper", "timeout", "memory" (which a plain number sets), "lost" (its worker died), "storage".
+        `batch_timeout_s` seconds on one batch count as a failure. `on_error`: "fail" publishes nothing when items fail
+        for good, after mapping the others; "skip" publishes without them. More than `max_failed_items` of those, or
+        than `max_failed_fraction` (0 to 1) of all, stop the job at once. `speculate=True` has idle workers map slow
+        ranges too, towards the end; the first result counts.
+
+        `one_to_one=False` allows any number of results per item. `overwrite` allows the outputs to exist. With
+        `stream=False` a detached engine runs the job, and this returns as soon as that holds the job's lock.
 
         A job with the same input, mapper and outputs that stands unfinished is an UnfinishedJob error, or is
         resumed, with the code it was started with, when `resume` is true.
@@ -119,19 +127,22 @@ class Dataset:
             one_to_one=one_to_one,
             concurrency=concurrency,
         )
-        _check_numbers(batch_size, max_retries, batch_timeout_s, concurrency, workers, on_error)
-        plan.check()
-        check_stores(plan.outputs, inline=stream and plugins.executor(options.executor).in_this_process)
-        spec, captured = plan.freeze(
-            name=name or getattr(mapper, "__name__", type(mapper).__name__),
+        settings = JobSettings(
             batch_size=batch_size,
+            concurrency=concurrency,
             max_retries=max_retries,
             batch_timeout_s=batch_timeout_s,
             on_error=on_error,
+            max_failed_items=max_failed_items,
+            max_failed_fraction=max_failed_fraction,
+            speculate=speculate,
             overwrite=overwrite,
             limit=self.limit,
-            run=options,
         )
+        plan.check()
+        check_stores(plan.outputs, inline=stream and plugins.executor(options.executor).in_this_process)
+        called = name or str(getattr(mapper, "__name__", type(mapper).__name__))
+        spec, captured = plan.freeze(name=called, settings=settings, run=options)
         home = folders.home()
         earlier = unfinished(home, spec, resume=resume)
         if earlier is not None:
@@ -161,9 +172,9 @@ class Dataset:
         """
         if runtime.in_worker():
             raise UsageError("Dataset.preview() was called while a job's code was loaded or mapped")
-        _check_numbers(batch_size, 0, None, concurrency, None, "fail")
+        JobSettings(batch_size=batch_size, concurrency=concurrency)
         if limit is not None:
-            _check_least("limit", limit, 1)
+            check_least("limit", limit, 1)
         plan = _Plan(
             reader=self.reader,
             mapper=mapper,
@@ -217,6 +228,8 @@ def run_options(
             "activate_env": pool.activate_env,
             "options": dict(pool.options),
         }
+    if workers is not None:
+        check_least("workers", workers, 1)
     for key, value in (("executor", executor), ("workers", workers), ("activate_env", activate_env)):
         if value is not None:
             values[key] = value
@@ -261,7 +274,7 @@ class _Plan:
             if paths.count(path) > 1:
                 raise UsageError(f"two outputs have the same path: {path}")
 
-    def freeze(self, *, run: RunOptions, **settings: Any) -> tuple[JobSpec, shipping.Captured]:
+    def freeze(self, *, name: str, settings: JobSettings, run: RunOptions) -> tuple[JobSpec, shipping.Captured]:
         """The job's spec, and its code."""
         objects: dict[str, object] = {"mapper": self.mapper, "reader": type(self.reader)}
         objects |= {f"output{k}": type(writer) for k, writer in enumerate(self.outputs)}
@@ -273,9 +286,10 @@ class _Plan:
         for writer in self.outputs:
             fields = specs.fields_of(writer, "writer")
             outputs.append({**fields, "path": specs.absolute_output(writer.path)})
-        replaces = [standing(writer) if settings["overwrite"] else None for writer in self.outputs]
+        replaces = [standing(writer) if settings.overwrite else None for writer in self.outputs]
         spec = JobSpec(
             id=folders.new_id(),
+            name=name,
             created_at=time.time(),
             cwd=os.getcwd(),
             code=captured.hash,
@@ -284,7 +298,6 @@ class _Plan:
             outputs=outputs,
             mapper_args=self.arguments,
             one_to_one=self.one_to_one,
-            concurrency=self.concurrency,
             replaces=replaces,
             run={
                 "executor": run.executor,
@@ -293,7 +306,7 @@ class _Plan:
                 "activate_env": run.activate_env,
                 "options": run.options,
             },
-            **settings,
+            **settings.to_spec(),
         )
         return spec, captured
 
@@ -314,37 +327,20 @@ def _outputs(output: OutputWriter | Sequence[OutputWriter] | None) -> list[Outpu
     return outputs
 
 
+STAYING = (
+    *("on_error", "max_failed_items", "max_failed_fraction", "max_retries", "speculate"),
+    *("batch_timeout_s", "concurrency", "name"),
+)
+"""Settings that a call may give anew; the resumed job keeps its own."""
+
+
 def _tell_what_stays(earlier: JobSpec, asked: JobSpec) -> None:
     """Say which settings of this call are not those that the resumed job goes on with."""
-    for key in ("on_error", "max_retries", "batch_timeout_s", "concurrency", "name"):
+    for key in STAYING:
         stays, other = getattr(earlier, key), getattr(asked, key)
         if stays != other:
             way = f" (to change it: skybatch resume {earlier.id} --on-error {other})" if key == "on_error" else ""
             print(f"skybatch: the job goes on with its own {key}, {stays!r}, not with {other!r}{way}", file=sys.stderr)
-
-
-def _check_numbers(
-    batch_size: int,
-    max_retries: int,
-    batch_timeout_s: float | None,
-    concurrency: int,
-    workers: int | None,
-    on_error: str,
-) -> None:
-    least = {"batch_size": (batch_size, 1), "max_retries": (max_retries, 0), "concurrency": (concurrency, 1)}
-    if workers is not None:
-        least["workers"] = (workers, 1)
-    for key, (value, minimum) in least.items():
-        _check_least(key, value, minimum)
-    if batch_timeout_s is not None and not batch_timeout_s > 0:
-        raise UsageError(f"batch_timeout_s must be more than 0; not {batch_timeout_s!r}")
-    if on_error not in ON_ERROR:
-        raise UnknownName("on_error policy", str(on_error), ON_ERROR)
-
-
-def _check_least(key: str, value: object, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise UsageError(f"{key} must be a whole number, at least {minimum}; not {value!r}")
 
 
 def _start(

@@ -26,17 +26,22 @@ from typing import Any, TypeVar
 
 from skybatch import plugins
 from skybatch.engine.pools import Pool, get, parse_pool
+from skybatch.engine.retries import budgets
+from skybatch.engine.settings import check_failure_limits
 from skybatch.engine.spec import ON_ERROR, require_dataclass
 from skybatch.engine.strict_yaml import Section, load, plain
 from skybatch.errors import SkybatchError, UnknownName, UsageError, nearest
 
 T = TypeVar("T")
 
-PLAIN = ("mapper_args", "on_error", "name", "activate_env", "batch_timeout_s")
+PLAIN = (
+    *("mapper_args", "on_error", "name", "activate_env", "batch_timeout_s"),
+    *("max_retries", "max_failed_items", "max_failed_fraction"),
+)
 REQUIRED = ("input", "mapper", "output")
-NUMBERS = ("batch_size", "workers", "concurrency", "max_retries")
+NUMBERS = ("batch_size", "workers", "concurrency")
 LIMIT = "limit"
-SWITCHES = ("one_to_one", "overwrite")
+SWITCHES = ("one_to_one", "overwrite", "speculate")
 KEYS = {*REQUIRED, *NUMBERS, *SWITCHES, *PLAIN, "pool", LIMIT}
 
 
@@ -96,7 +101,7 @@ def read(path: Path) -> JobFile:
         if section.get(key) in (None, "", [], {}):
             raise section.error(f"{key} is missing")
     for key in (*NUMBERS, LIMIT):
-        section.count(key, least=0 if key == "max_retries" else 1)
+        section.count(key, least=1)
     for key in ("mapper", "name", "activate_env"):
         section.text(key)
     _check_others(section)
@@ -122,6 +127,11 @@ def _check_others(section: Section) -> None:
         raise section.error(
             f"batch_timeout_s must be a number of seconds, not {timeout!r}", "batch_timeout_s"
         )
+    if section.get("max_retries") is not None:
+        _checked(section, "max_retries", lambda: budgets(plain(section["max_retries"])))
+    items, fraction = section.get("max_failed_items"), section.get("max_failed_fraction")
+    _checked(section, "max_failed_items", lambda: check_failure_limits(items=items))
+    _checked(section, "max_failed_fraction", lambda: check_failure_limits(fraction=fraction))
     try:
         json.dumps(section.section("mapper_args"), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -243,3 +253,11 @@ def _placed(section: Section, key: str, act: Callable[[], T]) -> T:
         return act()
     except UsageError as error:
         raise section.error(f"{key}: {error}", key) from error
+
+
+def _checked(section: Section, key: str, check: Callable[[], object]) -> None:
+    """Call `check`, whose errors name the key, and put file and line before them."""
+    try:
+        check()
+    except UsageError as error:
+        raise section.error(str(error), key) from error

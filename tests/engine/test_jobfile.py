@@ -86,7 +86,10 @@ def test_every_key_reaches_map(folder: Path) -> None:
         name: words
         workers: 3
         concurrency: 8
-        max_retries: 0
+        max_retries: {timeout: 1}
+        max_failed_items: 10
+        max_failed_fraction: 0.5
+        speculate: true
         one_to_one: false
         overwrite: true
         activate_env: source .venv/bin/activate
@@ -98,7 +101,7 @@ def test_every_key_reaches_map(folder: Path) -> None:
     assert job.to_map_arguments().limit == 20
     assert kwargs["pool_name"] == Pool(name="", workers=2, env={"A": "b"})
     assert kwargs["mapper_args"] == {"style": "short", "deep": [1, {"a": None}]}
-    assert (kwargs["max_retries"], kwargs["one_to_one"], kwargs["batch_timeout_s"]) == (0, False, 1.5)
+    assert (kwargs["max_retries"], kwargs["one_to_one"], kwargs["batch_timeout_s"]) == ({"timeout": 1}, False, 1.5)
     assert set(kwargs) == (jobfile.KEYS - {"input", "mapper", "pool", "limit"}) | {"pool_name"}
 
 

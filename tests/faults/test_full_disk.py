@@ -17,6 +17,7 @@ import skybatch
 from skybatch import Dataset, JsonReader, io_formats, utils
 from skybatch.cli.exits import PAUSED
 from skybatch.engine.job import find_job
+from tests.tools.invariants import nothing_charged
 
 Batch = list[dict[str, Any]]
 
@@ -137,11 +138,11 @@ def test_a_full_disk_under_the_output_pauses_the_job(
         run(tmp_path, name, disk / "out", executor, max_retries=0)
     assert caught.value.exit_code == PAUSED
     job = find_job(caught.value.job_id)
-    assert job.state == "paused" and job.errors() == []
+    assert job.state == "paused" and nothing_charged(job.folder.journal)
     ballast.unlink()
     enlarge(disk)
     skybatch.resume(job.id)
-    assert job.state == "cleaned" and job.errors() == []
+    assert job.state == "cleaned" and nothing_charged(job.folder.journal)
     assert contents(disk / "out") == unhindered(tmp_path, name)
 
 
@@ -190,7 +191,7 @@ def test_a_full_cache_folder_charges_no_item(executor: str, disk: Path, tmp_path
             same, output=skybatch.JsonWriter(str(output)), batch_size=5, workers=1, executor=executor, on_error="skip"
         )
     job = find_job(caught.value.job_id)
-    assert job.state == "paused" and job.errors() == []
+    assert job.state == "paused" and nothing_charged(job.folder.journal)
     ballast.unlink()
     skybatch.resume(job.id)
     assert output.read_text() == "".join(f'{{"id":{index}}}\n' for index in range(ITEMS))

@@ -138,3 +138,11 @@ def _overlap(one: Span, other: Span) -> bool:
 
 def _connect(journal: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{journal}?mode=ro", uri=True, isolation_level=None)
+
+
+def nothing_charged(journal: Path) -> bool:
+    """Whether no range was charged anything, whatever storage failed."""
+    with closing(_connect(journal)) as sql:
+        kinds = {kind for (kind,) in sql.execute("SELECT DISTINCT kind FROM failures")}
+        charged = sql.execute("SELECT 1 FROM runs WHERE state = 'dead' OR attempt > (state = 'won')").fetchone()
+    return kinds <= {"storage"} and not charged

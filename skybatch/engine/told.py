@@ -162,6 +162,8 @@ def death(lost: Frame | None) -> str:
         return "the worker's parent was killed"
     if lost.get("reason") == "timeout" and not lost.get("held"):
         return "the mapper took too long to ask for its first batch"
+    if lost.get("message"):
+        return str(lost["message"])
     status = lost.get("status")
     if status is None:
         return "the worker died"

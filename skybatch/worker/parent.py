@@ -18,7 +18,7 @@ import time
 
 # Run as a file, so that skybatch need not be importable; -I leaves this folder off sys.path.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from frames import HEADER, Decoder, encode, write_all  # type: ignore[import-not-found]
+from frames import HEADER, MAX_FRAME, Decoder, encode, write_all  # type: ignore[import-not-found]
 from mark import MAPPING, Mark, size_for  # type: ignore[import-not-found]
 from oom import EXIT_CODE, OomKills, volunteer  # type: ignore[import-not-found]
 from sources import fingerprint, version  # type: ignore[import-not-found]
@@ -36,6 +36,9 @@ ALLOCATOR = {
 FIRST_PRIVATE_FD = 600  # above what careless code closes with os.closerange(0, 256)
 UNWANTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What a host sends to processes it wants gone, and lets them have some seconds."""
+CHANNEL_CLOSED = "the worker's private channel was closed within it"
+CHANNEL_GARBLED = "something else was written into the worker's private channel"
+ENDS_SOON_S = 0.5
 
 
 class Log:
@@ -62,17 +65,16 @@ def main():
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     config = first_frame()
     log = Log(config["log"], config["log_cap"])
+    signals = notice_signals()
     child = Child(config)
-    asked_to_go = notice_signals()
-    poll = select.poll()
-    for fd in (0, child.socket.fileno(), child.output, asked_to_go):
-        poll.register(fd, select.POLLIN)
+    relay = Relay(child, log, signals, Deadlines(child.mark, config))
     try:
-        reason = relay(poll, child, log, asked_to_go, Deadlines(child.mark, config))
+        reason = relay.run()
     except BrokenPipeError:
         reason = None
     held = child.mark.held()
     stacks = child.stacks.ask(child.pid) if reason == "timeout" else ""
+    message = relay.message if reason != "exit" or child.ends_soon() else CHANNEL_CLOSED
     status = child.end()
     drain(child.output, log)
     if reason == "timeout":
@@ -80,15 +82,18 @@ def main():
     if reason == "exit":
         reason, held = why(status, child.oom_kills), child.mark.held()
     if reason is not None:
-        report(reason, status, held, stacks)
+        report(reason, status, held, stacks=of_user_code(stacks) or None, message=message)
 
 
 def notice_signals():
-    """A descriptor that is readable once this host has asked for our end. A frame half sent is sent to its end."""
+    """A descriptor from which the numbers of signals can be read: of a child's death, and that this host wants our end.
+
+    Nothing is interrupted by them: a frame half sent is sent to its end.
+    """
     noticed, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
-    signal.set_wakeup_fd(wakeup)
-    for number in UNWANTED:
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    for number in (signal.SIGCHLD, *UNWANTED):
         signal.signal(number, lambda *_: None)
     return noticed
 
@@ -159,6 +164,25 @@ class Child:
         about = {"version": version(), "sources": fingerprint()}
         write_all(1, encode({"op": "started", "pid": self.pid, "parent": parent, **about}))
 
+    def has_ended(self):
+        """Whether the worker itself is dead, to be waited for yet. Of what it left to us, the dead are buried."""
+        while True:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if found is None:
+                return False
+            if found.si_pid == self.pid:
+                return True
+            os.waitpid(found.si_pid, 0)
+
+    def ends_soon(self):
+        """Whether the worker, which says no more, is dying by itself."""
+        deadline = time.monotonic() + ENDS_SOON_S
+        while not self.has_ended():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
+
     def end(self):
         """Kill the worker's group and every descendant; return the worker's wait status."""
         status = None
@@ -214,54 +238,86 @@ def kill(pid):
         pass
 
 
-def relay(poll, child, log, asked_to_go, deadlines):
-    """Carry bytes until something ends; return why, or None when the engine is gone."""
-    worker = child.socket.fileno()
-    upward = bytearray()
-    log_open = True
-    while True:
-        ready = dict(poll.poll(deadlines.wait_ms()))
-        if 0 in ready:
-            data = os.read(0, 1 << 16)
-            if not data:
-                return None
-            try:
-                write_all(worker, data)
-            except OSError:
-                return "exit"
-        if asked_to_go in ready:
+class Relay:
+    """Carries bytes between engine and worker, and the worker's output into its log, until something ends."""
+
+    def __init__(self, child, log, signals, deadlines):
+        self._child, self._log, self._signals, self._deadlines = child, log, signals, deadlines
+        self._worker = child.socket.fileno()
+        self._upward = bytearray()
+        self.message = None  # what is wrong with the worker, where its end does not tell
+        self._poll = select.poll()
+        for fd in (0, self._worker, child.output, signals):
+            self._poll.register(fd, select.POLLIN)
+
+    def run(self):
+        """Return why it ended, or None when the engine is gone. Raises BrokenPipeError when that goes meanwhile."""
+        while True:
+            ready = dict(self._poll.poll(self._deadlines.wait_ms()))
+            if 0 in ready:
+                data = os.read(0, 1 << 16)
+                if not data:
+                    return None
+                try:
+                    write_all(self._worker, data)
+                except OSError:
+                    return "exit"
+            if self._child.output in ready:
+                self._keep_output()
+            reason = (self._worker in ready and self._forward()) or (self._signals in ready and self._heed_signals())
+            if reason:
+                return reason
+            if self._deadlines.passed():
+                return "timeout"
+            self._child.oom_kills.look()
+
+    def _keep_output(self):
+        data = os.read(self._child.output, 1 << 16)
+        self._log.write(data)
+        if not data:
+            self._poll.unregister(self._child.output)
+
+    def _forward(self):
+        """Pass on what the worker says; "exit" when it has gone, or says what nobody understands."""
+        try:
+            data = os.read(self._worker, 1 << 16)
+        except ConnectionResetError:
+            data = b""
+        except BlockingIOError:
+            return None
+        self._upward += data
+        if not forward_whole_frames(self._upward):
+            self.message = CHANNEL_GARBLED
+            return "exit"
+        return None if data else "exit"
+
+    def _heed_signals(self):
+        """Act on signals that came. A dead worker's channel may be held open by what it forked."""
+        if set(os.read(self._signals, 4096)) & set(UNWANTED):
             return "preempted"
-        if log_open and child.output in ready:
-            data = os.read(child.output, 1 << 16)
-            log.write(data)
-            if not data:
-                log_open = False
-                poll.unregister(child.output)
-        if worker in ready:
-            try:
-                data = os.read(worker, 1 << 16)
-            except ConnectionResetError:
-                data = b""
-            if not data:
-                return "exit"
-            upward += data
-            forward_whole_frames(upward)
-        if deadlines.passed():
-            return "timeout"
-        child.oom_kills.look()
+        if not self._child.has_ended():
+            return None
+        os.set_blocking(self._worker, False)
+        held = len(self._upward) + 1
+        while len(self._upward) != held and not self._forward():
+            held = len(self._upward)
+        return "exit"
 
 
 def forward_whole_frames(buffer):
-    """A worker that dies within a frame must not leave half of it in the engine's stream."""
+    """Send whole frames on, none in part: a worker may die within one. Whether what came are frames at all."""
     end = 0
-    while len(buffer) - end >= HEADER.size:
+    while len(buffer) - end > HEADER.size:
         (length,) = HEADER.unpack_from(buffer, end)
+        if length > MAX_FRAME or not buffer.startswith(b"{", end + HEADER.size):
+            return False
         if len(buffer) - end < HEADER.size + length:
             break
         end += HEADER.size + length
     if end:
         write_all(1, bytes(buffer[:end]))
         del buffer[:end]
+    return True
 
 
 class Deadlines:
@@ -303,13 +359,12 @@ def drain(output, log):
         return
 
 
-def report(reason, status, held, stacks):
+def report(reason, status, held, **more):
     if reason == "memory":  # what was being mapped is what grew
         held.sort(key=lambda hand: hand.slot < MAPPING)
     ranges = [[hand.start, hand.end] for hand in held]
-    frame = {"op": "lost", "reason": reason, "status": status, "held": ranges, "stacks": of_user_code(stacks) or None}
     try:
-        write_all(1, encode(frame))
+        write_all(1, encode({"op": "lost", "reason": reason, "status": status, "held": ranges, **more}))
     except OSError:
         pass
 

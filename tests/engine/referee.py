@@ -41,7 +41,7 @@ class Referee:
         self.holder = [0] * settings.length  # per item: the grant it is in, or 0
         self.second: dict[int, int] = {}  # items that are in a second grant too
         self.sizes: dict[int, int] = {}  # of all grants there ever were
-        self.storage_failures = 0  # since something was last won
+        self.storage_failures = self.deaths = 0  # since something was last won
         self.open: dict[int, Grant] = {}
         self.in_hand: dict[int, set[int]] = {}  # worker -> its grants
         self.units: dict[tuple[int, int], Unit] = {}  # live ranges with a history
@@ -54,11 +54,20 @@ class Referee:
         if isinstance(event, WorkerReady):
             self.in_hand.setdefault(event.worker, set())
         elif isinstance(event, RangeFailed):
-            self._let_go(event.grant, event.start, event.end)
+            if (event.start, event.end) in self._ranges(event.grant):
+                self._let_go(event.grant, event.start, event.end)
         elif isinstance(event, WorkerLost):
             self.storage_failures += event.reason == "storage"
+            self.deaths += event.reason not in ("gone", "preempted", "storage")
             for number in self.in_hand.pop(event.worker, ()):
                 self._let_go(number, self.open[number].start, self.open[number].end)
+
+    def _ranges(self, number: int) -> set[tuple[int, int]]:
+        grant = self.open.get(number)
+        if grant is None:
+            return set()
+        lows = range(grant.start, grant.end + 1, grant.size)
+        return {(low, min(low + grant.size - 1, grant.end)) for low in lows}
 
     def check(self, decisions: list[Decision]) -> None:
         """After the scheduler answered."""
@@ -124,7 +133,7 @@ class Referee:
         length = won.end + 1 - won.start
         assert self.state.count(0, won.start, won.end + 1) == length, "winners overlap"
         self.state[won.start : won.end + 1] = bytes([WON]) * length
-        self.storage_failures = 0
+        self.storage_failures = self.deaths = 0
         assert (won.start, won.end) not in self.retired, "a split range won"
         if self.units:
             size = self.sizes[won.grant]
@@ -188,7 +197,7 @@ class Referee:
 
     def _broken(self, broken: Broken) -> None:
         assert self.broken is None
-        assert WON not in self.state or broken.signature == "lost"
+        assert WON not in self.state or (broken.signature == "lost" and self.deaths > self.settings.budgets["lost"])
         self.broken, self.stopped = broken, True
 
     def _finished(self, _: Finished) -> None:

@@ -1,4 +1,4 @@
-"""A job on simulated workers that are slow, fail, die, answer late and answer twice, all from one seed."""
+"""A job on simulated workers that are slow, fail, die, answer late, twice and wrongly, all from one seed."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ class World:
     gone: float = 0.002  # per grant: the executor takes the worker away; its answers still come
     double: float = 0.01  # per answer: told twice
     slow_workers: float = 0.02  # of workers: a hundred times slower
+    storage: float = 0.001  # the worker's storage fails
+    preempted: float = 0.001  # the worker's machine wants it gone
+    wrong: float = 0.01  # per grant: an answer that no grant asked for
+    memory: int | None = None  # ranges of more items than this run out of it
+    fat: float = 0.0  # of items: no range with one fits into memory
 
 
 class Simulator:
@@ -60,17 +65,20 @@ class Simulator:
         sure = settings.batch_size * 3  # the first items are sound, or the mapper might count as broken
         self.poison = {item for item in range(sure, settings.length) if draw() < world.poison}
         self.killers = {item for item in range(sure, settings.length) if draw() < world.killers}
+        self.fat = {item for item in range(sure, settings.length) if draw() < world.fat}
 
     def run(self) -> None:
-        """Until every item ended. Raises AssertionError at the first wrong decision."""
+        """Until every item ended, or workers kept dying. Raises AssertionError at the first wrong decision."""
         for _ in range(self.world.workers):
             self._hire()
         while not self.scheduler.finished:
             self._step()
-            assert self.referee.broken is None, self.referee.broken
+            if self.referee.broken and self.referee.broken.signature == "lost":
+                return
+            assert not self.referee.stopped, self.referee.broken
         state = self.referee.state
         assert self.referee.finished
-        assert all(state[item] == DEAD for item in self.poison | self.killers)
+        assert all(state[item] == DEAD for item in self.poison | self.killers | self.fat)
         assert self.scheduler.dead_items == state.count(DEAD)
         assert self.scheduler.won_items + self.scheduler.dead_items == self.settings.length
 
@@ -118,13 +126,27 @@ class Simulator:
             end = min(start + grant.size - 1, grant.end)
             time += world.range_s * self._slowness[grant.worker] * (0.5 + draw())
             chance = draw()
+            if self._runs_out(start, end):
+                self._done(grant, first, start - 1, since, time)
+                if chance < 0.5:
+                    self._at(time, WorkerLost(grant.worker, "memory", ((start, end),)))
+                    break
+                self._at(time, RangeFailed(grant.worker, grant.grant, start, end, "memory", "MemoryError"))
+                first, since = end + 1, time
+                continue
+            if chance < world.storage + world.preempted:
+                reason = "storage" if chance < world.storage else "preempted"
+                self._at(time, WorkerLost(grant.worker, reason, ((start, end),)))
+                self._done(grant, first, start - 1, since, time)
+                break
+            chance -= world.storage + world.preempted
             if self._holds(self.killers, start, end) or chance < world.death:
                 self._done(grant, first, start - 1, since, time - world.range_s / 4)
                 self._at(time, WorkerLost(grant.worker, "exit", self._held(grant, start, end)))
                 break
             chance -= world.death
             poisoned = self._holds(self.poison, start, end)
-            if chance < world.hang and not poisoned:
+            if chance < world.hang and not poisoned and not self._holds(self.fat, start, end):
                 self._at(time, WorkerLost(grant.worker, "timeout", ((start, end),)))
                 time += 5 * world.range_s
             elif poisoned or chance < world.hang + world.flake:
@@ -135,7 +157,28 @@ class Simulator:
             self._done(grant, first, grant.end, since, time)
         if draw() < world.gone:
             self._at(self.now + draw() * (time - self.now), WorkerLost(grant.worker, "gone"))
+        if draw() < world.wrong:
+            self._at(time, self._wrong_answer(grant))
         self._free_at[grant.worker] = time
+
+    def _runs_out(self, start: int, end: int) -> bool:
+        memory = self.world.memory
+        return (memory is not None and end - start + 1 > memory) or self._holds(self.fat, start, end)
+
+    def _wrong_answer(self, grant: Grant) -> Event:
+        """Of a grant that never was, of items beyond it, of part of a range, or backwards."""
+        end = min(grant.end + grant.size, self.settings.length - 1)
+        start, number = grant.start, grant.grant
+        wrong = [
+            (number + 10**9, start, grant.end),
+            (number, start, end + (end == grant.end)),
+            (number, start + 1, start) if grant.size == 1 else (number, start + 1, grant.end),
+            (number, grant.end + 1, start),
+        ]
+        number, start, end = wrong[self.random.randrange(len(wrong))]
+        if self.random.random() < 0.5:
+            return RangeFailed(grant.worker, number, start, end, "mapper", "wrong")
+        return RangesDone(grant.worker, number, start, end, f"wrong{next(self._order)}", 0.0, 1)
 
     def _holds(self, bad: set[int], start: int, end: int) -> bool:
         if start == end:

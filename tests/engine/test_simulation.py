@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 
 from skybatch.engine.events import Settings
+from tests.engine import simulate as small_jobs
 from tests.engine.simulator import Simulator, World
 
 SINGLE = World()  # expensive ranges: grants of one
 MANY = World(
     range_s=0.003, death=0.0002, flake=0.0005, poison=0.0002, killers=0.00005, hang=0.0001, workers=200
 )
-CALM = World(poison=0, killers=0, flake=0, death=0, hang=0, gone=0, double=0, slow_workers=0)
+CALM = World(
+    poison=0, killers=0, flake=0, death=0, hang=0, gone=0, double=0, slow_workers=0, storage=0, preempted=0, wrong=0
+)
 STORM = World(death=0.05, hang=0.02, gone=0.05, double=0.2, flake=0.05, poison=0.01, killers=0.005)
 
 
@@ -60,3 +63,14 @@ def test_a_million_decisions() -> None:
     print(f"{decisions:,} decisions, {late:,} late answers, {dead:,} dead items")
     assert decisions >= 1_000_000
     assert late and dead
+
+
+@pytest.mark.full
+def test_two_thousand_small_jobs_in_worlds_of_their_own() -> None:
+    ends = [small_jobs.run(seed) for seed in range(2000)]
+    assert sum(1 for end in ends if end.scheduler.finished) > 1900  # the others' workers kept dying
+
+
+def test_a_small_job_is_the_same_whenever_it_is_run() -> None:
+    first, again = small_jobs.run(42), small_jobs.run(42)
+    assert (first.now, first.referee.decisions) == (again.now, again.referee.decisions)

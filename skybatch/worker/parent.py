@@ -74,13 +74,16 @@ def main():
         reason = None
     held = child.mark.held()
     stacks = child.stacks.ask(child.pid) if reason == "timeout" else ""
-    message = relay.message if reason != "exit" or child.ends_soon() else CHANNEL_CLOSED
+    message = relay.message
+    if reason == "exit" and message is None and not child.ends_soon():
+        message = CHANNEL_CLOSED
     status = child.end()
     drain(child.output, log)
     if reason == "timeout":
         log_stacks(log, held, stacks)
     if reason == "exit":
-        reason, held = why(status, child.oom_kills), child.mark.held()
+        held = child.mark.held()
+        reason = why(status, child.oom_kills) if message is None else reason
     if reason is not None:
         report(reason, status, held, stacks=of_user_code(stacks) or None, message=message)
 
@@ -283,8 +286,6 @@ class Relay:
             data = os.read(self._worker, 1 << 16)
         except ConnectionResetError:
             data = b""
-        except BlockingIOError:
-            return None
         self._upward += data
         if not forward_whole_frames(self._upward):
             self.message = CHANNEL_GARBLED
@@ -297,11 +298,16 @@ class Relay:
             return "preempted"
         if not self._child.has_ended():
             return None
-        os.set_blocking(self._worker, False)
-        held = len(self._upward) + 1
-        while len(self._upward) != held and not self._forward():
-            held = len(self._upward)
+        self._forward_rest()
         return "exit"
+
+    def _forward_rest(self):
+        os.set_blocking(self._worker, False)
+        try:
+            while not self._forward():
+                pass
+        except BlockingIOError:
+            pass
 
 
 def forward_whole_frames(buffer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import locale
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -21,6 +22,17 @@ from tests.tools.mapping import map_items
 from tests.tools.processes import wait_until
 
 Batch = list[dict[str, Any]]
+
+
+def first_time(flag: str) -> bool:
+    """Whether this is called for the first time, in whatever process."""
+    try:
+        os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
 LOG_SIZE = 80 << 20  # more than any worker's log may hold
 
 
@@ -141,6 +153,63 @@ def test_thread_that_never_ends_does_not_keep_an_interrupted_job(tmp_path: Path)
     with pytest.raises(skybatch.errors.Paused, match="interrupted by SIGINT"):
         map_items(tmp_path, lingers, 400_000, batch_timeout_s=60.0, mapper_args={"note": str(note)})
     interrupter.join()
+
+
+# Once, for the range 8-11: what ends the attempt, cleanly
+
+
+def dies_and_leaves_a_copy(batch: Batch, flag: str) -> Batch:
+    """The copy has all that the worker had open, and lives on."""
+    if batch[0]["id"] == 8 and first_time(flag):
+        if os.fork() == 0:
+            time.sleep(1000)
+        os._exit(3)
+    return batch
+
+
+def closes_what_is_ours_too(batch: Batch, flag: str) -> Batch:
+    if batch[0]["id"] == 8 and first_time(flag):
+        os.closerange(0, 1 << 16)
+    return batch
+
+
+def writes_into_our_channel(batch: Batch, flag: str) -> Batch:
+    if batch[0]["id"] == 8 and first_time(flag):
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > 255 and os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                os.write(int(name), b"noise " * 10)
+        time.sleep(1000)
+    return batch
+
+
+ENDS = {
+    dies_and_leaves_a_copy: "the worker ended with exit code 3 in the middle of its work",
+    writes_into_our_channel: "something else was written into the worker's private channel",
+}
+
+
+@pytest.mark.parametrize("mapper", ENDS, ids=lambda mapper: mapper.__name__)
+def test_attempt_that_breaks_its_worker_is_charged_and_told(tmp_path: Path, mapper: Any) -> None:
+    outcome = map_items(tmp_path, mapper, mapper_args={"flag": str(tmp_path / "flag")})
+    assert outcome.ids == list(range(40)) and outcome.attempts == {8: 2}
+    assert [(f.start, f.kind, f.message) for f in outcome.failures] == [(8, "lost", ENDS[mapper])]
+
+
+def test_worker_that_closes_its_own_channel_is_replaced(tmp_path: Path) -> None:
+    outcome = map_items(tmp_path, closes_what_is_ours_too, mapper_args={"flag": str(tmp_path / "flag")})
+    assert outcome.ids == list(range(40))
+    assert {failure.kind for failure in outcome.failures} <= {"lost"}
+
+
+def asks_processes_of_its_own(batch: Batch, method: str) -> Batch:
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        return [{"id": int(value)} for value in pool.map(abs, [item["id"] for item in batch])]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_mapper_may_have_processes_of_its_own(tmp_path: Path, method: str) -> None:
+    outcome = map_items(tmp_path, asks_processes_of_its_own, 8, mapper_args={"method": method})
+    assert outcome.ids == list(range(8)) and outcome.failures == []
 
 
 # Formats that end their thread instead of failing

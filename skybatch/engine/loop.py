@@ -12,6 +12,7 @@ from skybatch.engine import events, stops, told
 from skybatch.engine.control import ControlServer
 from skybatch.engine.events import RangeFailed, RangesDone, WorkerLost, WorkerReady
 from skybatch.engine.interrupts import Interrupts
+from skybatch.engine.preemptions import Preemptions
 from skybatch.engine.scheduler import Scheduler
 from skybatch.engine.stops import Stop
 from skybatch.engine.versions import skew
@@ -55,6 +56,7 @@ class Loop:
         self._grants: dict[int, events.Grant] = {}  # in workers' hands
         self._early: list[int] = []  # workers that were ready before the scheduler was
         self._changes = Changes()
+        self._preemptions = Preemptions()
         self._out: list[tuple[int, Frame]] = []
         self._told: list[tuple[str, dict[str, Any]]] = []
         self._segments: dict[str, Frame] = {}
@@ -270,7 +272,10 @@ class Loop:
                 self._give_up(Stop(state="failed", cause=f"workers cannot be started: {words}", exit_code=1))
             return
         held = tuple((start, end) for start, end in (worker.lost or {}).get("held", []))
-        reason = (worker.lost or {}).get("reason", "exit")
+        reason = self._preemptions.reason(worker.lost or {})
+        if reason == "preempted" and held:
+            grants = [self._grants[number] for number in worker.grants]
+            self._fail(told.preemption(grants, *held[0], worker.slot))
         self._handle(WorkerLost(worker.number, reason, held), worker)
 
     def _give_up(self, stop: Stop) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterable
 
 from skybatch.engine import events
 from skybatch.formats.masking import masked
@@ -121,6 +122,21 @@ def storage_failure(grant: events.Grant, frame: Frame, slot: int) -> FailureRow:
         attempt=grant.attempt - 1,
         kind="storage",
         message=frame["message"],
+        worker=str(slot),
+        at=time.time(),
+    )
+
+
+def preemption(grants: Iterable[events.Grant], start: int, end: int, slot: int) -> FailureRow:
+    """A preempted worker had this range in hand, of one of these grants; nothing is charged."""
+    tries = (grant.attempt - 1 for grant in grants if grant.start <= start and end <= grant.end)
+    return FailureRow(
+        start=start,
+        end=end,
+        attempt=next(tries, 0),
+        kind="preempted",
+        message=DEATHS["preempted"],
+        item=_only(start, end),
         worker=str(slot),
         at=time.time(),
     )

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import skybatch.errors
+from skybatch.engine import preemptions
 from tests.tools.mapping import Outcome, map_items
 from tests.tools.processes import wait_until
 
@@ -86,7 +87,25 @@ def test_preempted_worker_is_replaced_and_nobody_is_charged(tmp_path: Path, whom
     outcome = map_preempted(tmp_path, whom, handler)
     assert outcome.ids == list(range(40))
     assert outcome.attempts == {}
-    assert {failure.kind for failure in outcome.failures} <= {"preempted"}
+    assert [(f.start, f.end, f.attempt, f.kind) for f in outcome.failures] == [(8, 11, 0, "preempted")] * TIMES
+
+
+def ends_itself(batch: Batch) -> Batch:
+    if any(item["id"] == 17 for item in batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(SLOW_S)
+    return batch
+
+
+def test_item_that_has_its_worker_terminated_is_set_aside_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preemptions, "TERMINATED_MAX", 1)
+    outcome = map_items(tmp_path, ends_itself, on_error="skip", max_retries={"lost": 0})
+    assert outcome.ids == [index for index in range(40) if index != 17]
+    kinds = [failure.kind for failure in outcome.failures]
+    assert kinds[:2] == ["preempted", "lost"] and kinds[-1] == "lost"
+    assert outcome.failures[-1].message == "the worker was killed by SIGTERM"
 
 
 def is_told_to_go_with_all(batch: Batch, engine: int) -> Batch:

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from skybatch.journal.reading import Reader
 from tests.tools.mapping import Outcome, map_items
 from tests.tools.memory_limits import MemoryLimit, memory_limit
 
 Batch = list[dict[str, Any]]
-ITEMS = 192
-EACH = 10 << 20  # bytes that an item takes while it is mapped
-LIMIT = 200 << 20  # room for a worker, its parent and some ten items
+ITEMS = 320
+EACH = 12 << 20  # bytes that an item takes while it is mapped
+LIMIT = 200 << 20  # room for a worker, its parent and ten items, not for sixteen
 
 
 @pytest.fixture
@@ -53,6 +54,12 @@ def sizes(outcome: Outcome, kind: str) -> list[int]:
     return [failure.end - failure.start + 1 for failure in outcome.failures if failure.kind == kind]
 
 
+def remembered(outcome: Outcome) -> tuple[int | None, set[int]]:
+    """The size that is known to fit, and the sizes of the ranges in the job's second half."""
+    with Reader(outcome.job.folder.journal) as journal:
+        return journal.job().fits, {run.size for run in journal.runs() if run.start >= ITEMS // 2}
+
+
 def undisturbed(folder: Path, each: int) -> bytes:
     """The output where memory is no matter."""
     folder.mkdir()
@@ -66,7 +73,8 @@ def test_batches_that_the_kernel_kills_for_are_cut_to_what_fits(tmp_path: Path, 
     assert outcome.output.read_bytes() == undisturbed(tmp_path / "undisturbed", EACH)
     ran_out = sizes(outcome, "memory")
     assert len(ran_out) == len(outcome.failures) == limit.kills
-    assert 1 <= len(ran_out) <= 20 and set(ran_out) <= {32, 16}
+    assert len(ran_out) <= 14 and set(ran_out) == {32, 16}
+    assert remembered(outcome) == (8, {8})
     assert outcome.failures[0].message == "out of memory: the worker was killed by SIGKILL"
 
 
@@ -87,10 +95,31 @@ def test_item_that_never_fits_is_set_aside_alone(tmp_path: Path, limit: MemoryLi
 
 def test_batches_that_raise_memory_errors_are_cut_and_the_worker_goes_on(tmp_path: Path) -> None:
     each, note = 4 << 20, tmp_path / "note"
-    arguments = {"each": each, "room": 14 * each, "note": str(note)}
+    arguments = {"each": each, "room": 12 * each, "note": str(note)}
     outcome = map_items(tmp_path, takes_much_in_few_bytes_of_space, ITEMS, batch_size=32, mapper_args=arguments)
     assert outcome.output.read_bytes() == undisturbed(tmp_path / "undisturbed", each)
     ran_out = sizes(outcome, "memory")
-    assert len(ran_out) == len(outcome.failures) and set(ran_out) <= {32, 16}
+    assert len(ran_out) == len(outcome.failures) <= 14 and set(ran_out) == {32, 16}
+    assert remembered(outcome) == (8, {8})
     assert "MemoryError" in outcome.failures[0].message
     assert len(note.read_text().split()) == 1  # one process did it all
+
+
+def starves_the_writing_thread(batch: Batch, flag: str) -> Batch:
+    """What is mapped from now on cannot be stored, for want of memory; once."""
+    from skybatch.worker.outbox import Storing
+
+    def take(storing: Storing, group: list[Any]) -> None:
+        raise MemoryError
+
+    if batch[0]["id"] == 8 and not os.path.exists(flag):
+        open(flag, "x").close()
+        Storing.take = take  # type: ignore[method-assign]
+    return batch
+
+
+def test_worker_that_runs_out_of_memory_in_our_own_code_is_replaced(tmp_path: Path) -> None:
+    outcome = map_items(tmp_path, starves_the_writing_thread, mapper_args={"flag": str(tmp_path / "flag")})
+    assert outcome.ids == list(range(40))
+    assert {failure.kind for failure in outcome.failures} <= {"memory"}
+    assert b"MemoryError" in outcome.log

@@ -151,7 +151,7 @@ class Child:
         os.ftruncate(memory, size_for(concurrency))
         self.mark = Mark(memory, concurrency)
         self.mark.clear()
-        self.stacks, self.oom_kills = Stacks(), OomKills()
+        self.stacks = Stacks()
         self.socket, self.output = ours, output
         parent = os.getpid()
         self.pid = os.fork()
@@ -164,7 +164,8 @@ class Child:
         os.close(worker_output)
         os.close(memory)
         write_all(ours.fileno(), encode(config))
-        about = {"version": version(), "sources": fingerprint()}
+        self.oom_kills = OomKills()
+        about = {"version": version(), "sources": fingerprint()}  # while the worker starts
         write_all(1, encode({"op": "started", "pid": self.pid, "parent": parent, **about}))
 
     def has_ended(self):

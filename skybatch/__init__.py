@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skybatch import io_formats, registry, utils
     from skybatch.engine.dataset import Dataset
-    from skybatch.engine.job import Job, jobs, resume
+    from skybatch.engine.job import Job, jobs, resume, retry
     from skybatch.errors import JobFailed, Paused, SkybatchError
     from skybatch.hookspecs import hookimpl
     from skybatch.io_formats import (
@@ -63,13 +63,14 @@ __all__ = [
     "registry",
     "remote_function",
     "resume",
+    "retry",
     "save_results",
     "utils",
 ]
 
 _HOMES = {
     "skybatch.engine.dataset": ("Dataset",),
-    "skybatch.engine.job": ("Job", "jobs", "resume"),
+    "skybatch.engine.job": ("Job", "jobs", "resume", "retry"),
     "skybatch.errors": ("JobFailed", "Paused", "SkybatchError"),
     "skybatch.hookspecs": ("hookimpl",),
     "skybatch.io_formats": (

@@ -15,6 +15,7 @@ from skybatch.errors import SkybatchError
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("skybatch.cli.run", "Run the job that a job file describes."),
     "resume": ("skybatch.cli.run", "Go on with a job where it stopped."),
+    "retry": ("skybatch.cli.run", "Try the items again that failed for good, and publish with their results."),
     "list": ("skybatch.cli.jobs", "List all jobs."),
     "status": ("skybatch.cli.jobs", "Show how far a job is, once or as it goes."),
     "logs": ("skybatch.cli.reports", "Show what a job's workers printed."),

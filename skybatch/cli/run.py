@@ -1,7 +1,8 @@
-"""`skybatch run` and `skybatch resume`."""
+"""`skybatch run`, `resume` and `retry`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,30 +82,59 @@ def _try(dataset: Dataset, mapper: Any, kwargs: dict[str, Any], limit: int | Non
     return show(dataset.preview(mapper, limit=limit, **options), as_json=as_json)
 
 
-@click.command()
-@click.argument("job", required=False)
-@pool_option
-@workers_option
-@click.option(
-    "--code",
-    type=click.Choice(["stored", "current"]),
-    default="stored",
-    help="Which code to go on with: the job's own (stored), or the files' as they are now.",
-)
-@click.option(
-    "--on-error",
-    type=click.Choice(["fail", "skip"]),
-    help="What becomes of items that fail for good, from now on: publish without them (skip), or nothing (fail).",
-)
-@detach_option
-def resume(
-    job: str | None, pool: str | None, workers: int | None, code: str, on_error: str | None, detach: bool
-) -> int:
+def going_on(command: Callable[..., int]) -> click.Command:
+    """A command that has an engine go on with a job: what it may be told."""
+    options = [
+        click.argument("job", required=False),
+        pool_option,
+        workers_option,
+        click.option(
+            "--code",
+            type=click.Choice(["stored", "current"]),
+            default="stored",
+            help="Which code to go on with: the job's own (stored), or the files' as they are now.",
+        ),
+        click.option(
+            "--on-error",
+            type=click.Choice(["fail", "skip"]),
+            help="When items fail for good, from now on: publish without them (skip), or nothing (fail).",
+        ),
+        click.option(
+            "--max-failed-items",
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="So many items may fail for good, from now on.",
+        ),
+        click.option(
+            "--max-failed-fraction",
+            type=click.FloatRange(0, 1),
+            metavar="F",
+            help="The same as a share of all items, 0 to 1.",
+        ),
+        detach_option,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return click.command()(command)
+
+
+@going_on
+def resume(job: str | None, detach: bool, **how: Any) -> int:
     """Go on with JOB, with the code it was started with; on the pool it ran on unless told otherwise."""
     from skybatch.engine import job as jobs
 
-    found = jobs.resume(job, pool=pool, workers=workers, code=code, on_error=on_error, stream=not detach)
-    return end_of(found, detach)
+    return end_of(jobs.resume(job, stream=not detach, **how), detach)
+
+
+@going_on
+def retry(job: str | None, detach: bool, **how: Any) -> int:
+    """Try the items of JOB again that failed for good, and only them; publish it with their results in their places.
+
+    Left out, JOB is the one that has such items.
+    """
+    from skybatch.engine import job as jobs
+
+    return end_of(jobs.retry(job, stream=not detach, **how), detach)
 
 
 def end_of(job: Job, detached: bool) -> int:

@@ -1,6 +1,6 @@
 """A detached engine: a process of its own session that outlives the script that asked for it.
 
-Run as `python -m skybatch.engine.detached JOB_FOLDER READY_FD CODE [ON_ERROR]`, options as JSON on stdin.
+Run as `python -m skybatch.engine.detached JOB_FOLDER READY_FD`, with RunOptions and GoOn as JSON on stdin.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ import sys
 from pathlib import Path
 
 from skybatch.engine.folder import JobFolder
-from skybatch.engine.resuming import resume_engine
+from skybatch.engine.resuming import GoOn, resume_engine
 from skybatch.engine.run import RunOptions
 from skybatch.errors import JobFailed, JobLocked, SkybatchError
 from skybatch.journal.lock import is_held
 
 
-def start(
-    folder: JobFolder, options: RunOptions | None, code: str = "stored", on_error: str | None = None
-) -> None:
+def start(folder: JobFolder, options: RunOptions | None, how: GoOn) -> None:
     """Start a detached engine; return once it holds the job's lock and can be watched. Raises JobLocked, JobFailed."""
     if is_held(folder.path):
         raise JobLocked(f"job {folder.id}: another engine runs it; nothing was changed")
@@ -29,9 +27,8 @@ def start(
     log = os.open(folder.logs / "engine.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     package = Path(__file__).resolve().parents[2]
     search = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
-    how = [code, *([on_error] if on_error else [])]
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "skybatch.engine.detached", str(folder.path), str(write_end), *how],
+        [sys.executable, "-P", "-m", "skybatch.engine.detached", str(folder.path), str(write_end)],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
@@ -43,7 +40,8 @@ def start(
     os.close(log)
     assert process.stdin is not None
     with process.stdin:
-        process.stdin.write(json.dumps(dataclasses.asdict(options) if options else None).encode())
+        asked = {"options": dataclasses.asdict(options) if options else None, "how": dataclasses.asdict(how)}
+        process.stdin.write(json.dumps(asked).encode())
     with os.fdopen(read_end, "rb") as ready:
         if ready.read(1) != b"+":
             ended = process.wait()
@@ -60,13 +58,12 @@ def start(
 def main() -> int:
     """Be the engine; the exit code is the job's."""
     folder = JobFolder(Path(sys.argv[1]))
-    values = json.loads(sys.stdin.read())
-    options = RunOptions(**values) if values else None
-    ready, code, *policy = int(sys.argv[2]), *sys.argv[3:]
+    asked = json.loads(sys.stdin.read())
+    options = RunOptions(**asked["options"]) if asked["options"] else None
+    ready = int(sys.argv[2])
     os.set_inheritable(ready, False)
     try:
-        on_error = policy[0] if policy else None
-        resume_engine(folder, options, None, lambda: _say_ready(ready), code=code, on_error=on_error)
+        resume_engine(folder, options, None, lambda: _say_ready(ready), GoOn(**asked["how"]))
     except SkybatchError as error:
         print(f"skybatch: {error}", file=sys.stderr)
         return error.exit_code

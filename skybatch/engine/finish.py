@@ -76,7 +76,7 @@ class Finishing:
     def _publish(self, row: OutputRow) -> None:
         if row.state in ("published", "cleaned"):
             return
-        place = place_of(self._writers[row.idx], self._spec, row.idx)
+        place = place_of(self._writers[row.idx], self._spec, row.idx, row.replaces)
         staged, token, composer = self._staged(row.idx), row.token, None
         if row.state == "publishing" and (token is None or place.stands(token)):
             place.sweep(staged)

@@ -17,9 +17,9 @@ from skybatch.engine import control, remedies
 from skybatch.engine import folder as folders
 from skybatch.engine.folder import JobFolder
 from skybatch.engine.progress import counted
-from skybatch.engine.resuming import resume_engine
+from skybatch.engine.resuming import GoOn, resume_engine
 from skybatch.engine.run import Engine, Formats, RunOptions
-from skybatch.engine.spec import ON_ERROR, JobSpec
+from skybatch.engine.spec import JobSpec
 from skybatch.errors import (
     JobFailed,
     JobLocked,
@@ -27,7 +27,6 @@ from skybatch.errors import (
     JournalError,
     Paused,
     UnfinishedJob,
-    UnknownName,
     UsageError,
 )
 from skybatch.formats.masking import masked
@@ -39,7 +38,6 @@ from skybatch.journal.rows import FailureRow, JobRow
 if TYPE_CHECKING:
     from skybatch.engine.progress import ProgressDisplay
 
-CODES = ("stored", "current")
 DONE = frozenset({"published", "cleaned"})
 DAMAGED = "damaged"  # the state of a job whose journal cannot be read
 FAILED = frozenset({"failed", "conflict", DAMAGED})  # what stands so waits for someone to mend something
@@ -237,40 +235,78 @@ def resume(
     workers: int | None = None,
     code: str = "stored",
     on_error: str | None = None,
+    max_failed_items: int | None = None,
+    max_failed_fraction: float | None = None,
     stream: bool = True,
 ) -> Job:
     """Go on with a job from where its journal stands, with the code it was started with.
 
     `code="current"` takes the mapper and custom classes from the user's files as they are now; which ranges ran
     with which code is in the journal. `on_error="skip"` publishes without the items that fail, or have failed, for
-    good; "fail" tries those again and publishes nothing while there are any; None leaves that as it is.
+    good; "fail" tries those again and publishes nothing while there are any. `max_failed_items` and
+    `max_failed_fraction` are as in `Dataset.map`. None leaves these as they are.
 
     Without `pool`, `executor` or `workers` it runs as it was started. Returns when the job is done, or with
     `stream=False` once a detached engine holds its lock. Raises as `Dataset.map` does, and JobLocked when an
     engine runs it already.
     """
+    limits = {"max_failed_items": max_failed_items, "max_failed_fraction": max_failed_fraction}
+    how = GoOn(code=code, on_error=on_error, **limits)  # type: ignore[arg-type]
+    job = find_job(job_id)
+    return run_engine(job.folder, _run_options(job, pool, executor, workers), stream, how)
+
+
+def retry(
+    job_id: str | None = None,
+    *,
+    pool: str | None = None,
+    executor: str | None = None,
+    workers: int | None = None,
+    code: str = "stored",
+    on_error: str | None = None,
+    max_failed_items: int | None = None,
+    max_failed_fraction: float | None = None,
+    stream: bool = True,
+) -> Job:
+    """Try only the items again that a job has set aside, and publish it with their results in their places.
+
+    What is published already stays until then; nothing that was mapped is mapped again. Without `job_id` it is the one
+    job with such items. Where the job is not done otherwise, the rest of it is mapped too; where nothing was set aside,
+    nothing happens. Arguments and errors are those of `resume`; OutputExists when an output was changed since.
+    """
+    limits = {"max_failed_items": max_failed_items, "max_failed_fraction": max_failed_fraction}
+    how = GoOn(code=code, on_error=on_error, retry=True, **limits)  # type: ignore[arg-type]
+    job = find_job(job_id) if job_id else _only([job for job in all_jobs() if _dead(job)], "job with failed items")
+    dead = _dead(job)
+    if not dead:
+        announce(job.id, f"has no items that were set aside; it is {job.state}")
+        return job
+    announce(job.id, f"tries {counted(dead)} again")
+    return run_engine(job.folder, _run_options(job, pool, executor, workers), stream, how)
+
+
+def _dead(job: Job) -> int:
+    try:
+        return job.progress().items_dead
+    except JournalError:
+        return 0
+
+
+def _run_options(job: Job, pool: str | None, executor: str | None, workers: int | None) -> RunOptions | None:
+    """None: as the job was started."""
     from skybatch.engine.dataset import run_options
 
-    if code not in CODES:
-        raise UnknownName("code", code, CODES)
-    if on_error is not None and on_error not in ON_ERROR:
-        raise UnknownName("on_error policy", on_error, ON_ERROR)
-    job = find_job(job_id)
-    options = None
     if pool or executor:
-        options = run_options(pool, executor, workers, None)
-    elif workers:
-        options = RunOptions(**{**job.spec.run, "workers": workers})
-    return run_engine(job.folder, options, stream, code=code, on_error=on_error)
+        return run_options(pool, executor, workers, None)
+    return RunOptions(**{**job.spec.run, "workers": workers}) if workers else None
 
 
 def run_engine(
     folder: JobFolder,
     options: RunOptions | None,
     stream: bool,
+    how: GoOn = GoOn(),  # noqa: B008 - frozen
     *,
-    code: str = "stored",
-    on_error: str | None = None,
     fresh: tuple[JobSpec, Journal, Formats, JobLock] | None = None,
 ) -> Job:
     """Run a job's engine here, or detached; `fresh` is a job just made whose lock the caller holds."""
@@ -278,12 +314,12 @@ def run_engine(
     if not stream:
         from skybatch.engine import detached
 
-        detached.start(folder, options, code, on_error)
+        detached.start(folder, options, how)
         return job
     display = _display()
     try:
         if fresh is None:
-            resume_engine(folder, options, display, code=code, on_error=on_error)
+            resume_engine(folder, options, display, how=how)
         else:
             spec, journal, formats, _ = fresh
             Engine(folder, spec, journal, formats, options or RunOptions(), display).run()
@@ -296,8 +332,13 @@ def run_engine(
 def _announce_end(job: Job) -> None:
     """Say where a done job's outputs are, and what is not in them."""
     dead = job.progress().items_dead
-    were = "was set aside; to see it" if dead == 1 else "were set aside; to see them"
-    without = f"; {counted(dead)} {were}: skybatch errors {job.id}" if dead else ""
+    were, them = ("was", "it") if dead == 1 else ("were", "them")
+    without = (
+        f"; {counted(dead)} {were} set aside\n"
+        f"  to see {them}: skybatch errors {job.id}; to try {them} again: skybatch retry {job.id} --code current"
+        if dead
+        else ""
+    )
     announce(job.id, f"is done: {job.output}{without}")
 
 

@@ -42,9 +42,10 @@ def is_folder(writer: OutputWriter) -> bool:
 class Place(ABC):
     """Where output `idx` of a job is committed."""
 
-    def __init__(self, writer: OutputWriter, spec: JobSpec, idx: int) -> None:
+    def __init__(self, writer: OutputWriter, spec: JobSpec, idx: int, earlier: Token | None = None) -> None:
+        """`earlier` is the token of this job's earlier publication, which may be replaced."""
         self.writer, self.job_id, self.replaces = writer, spec.id, spec.replaces[idx]
-        self.overwrite = spec.overwrite
+        self.overwrite, self.earlier = spec.overwrite, earlier
         self.path = writer.commit_path()
         self.folder = self.path.rpartition("/")[0]
 
@@ -102,8 +103,8 @@ class Place(ABC):
 class LocalPlace(Place):
     """A local file: linked to its name, or renamed to it where something may be replaced."""
 
-    def __init__(self, writer: OutputWriter, spec: JobSpec, idx: int) -> None:
-        super().__init__(writer, spec, idx)
+    def __init__(self, writer: OutputWriter, spec: JobSpec, idx: int, earlier: Token | None = None) -> None:
+        super().__init__(writer, spec, idx, earlier)
         self._final = storage.local_path(self.path)
         self.folder = os.path.dirname(self._final)
 
@@ -119,14 +120,27 @@ class LocalPlace(Place):
 
     def withdraw(self, on_found: Callable[[bytes], None] = lambda content: None) -> None:
         """Delete the file that may be replaced, if it still stands there; `on_found` is told before what is in it."""
-        if self.replaces and token_of(self._final) == self.replaces:
-            on_found(storage.read_bytes(self._final))
+        there = token_of(self._final)
+        if there is not None and there in (self.replaces, self.earlier):
+            manifest = storage.read_bytes(self._final)
+            if there == self.earlier:
+                self._refuse_changed(members.listed(manifest), there)
+            on_found(manifest)
             disk.unlink("manifest", self._final)
             storage.sync_folder(self.folder)
+
+    def _refuse_changed(self, names: Iterable[str], manifest: Token) -> None:
+        """Raise Conflict for a file of the earlier publication that was written to since."""
+        for name in names:
+            found = token_of(f"{self.folder}/{name}")
+            if found is not None and found["mtime_ns"] > manifest["mtime_ns"]:
+                raise self._conflict(f"{self.folder}/{name}")
 
     def _put_members(self, staged: str) -> None:
         storage.make_folders(self.folder)
         ours = tokens.noted(self.writer.path, self.job_id)
+        if self.earlier:
+            ours += filter(None, (token_of(f"{self.folder}/{name}") for name in members.noted_replaced(staged)))
         try:
             members.put(staged, self.folder, ours=ours, overwrite=self.overwrite)
         except FileExistsError as error:
@@ -135,7 +149,8 @@ class LocalPlace(Place):
     def _put(self, staged: str) -> None:
         storage.make_folders(self.folder)
         there = token_of(self._final)
-        if there is not None and (there == self.replaces or there in tokens.noted(self.writer.path, self.job_id)):
+        ours = [self.replaces, self.earlier, *tokens.noted(self.writer.path, self.job_id)]
+        if there is not None and there in ours:
             disk.rename("output", staged, self._final)
         else:
             try:
@@ -152,10 +167,10 @@ class LocalPlace(Place):
 class StorePlace(Place):
     """An object: put or composed on the condition that what was there at the start is there still."""
 
-    def __init__(self, writer: OutputWriter, spec: JobSpec, idx: int) -> None:
-        super().__init__(writer, spec, idx)
+    def __init__(self, writer: OutputWriter, spec: JobSpec, idx: int, earlier: Token | None = None) -> None:
+        super().__init__(writer, spec, idx, earlier)
         self.store = stores.of(self.path)
-        self.owner = f"{spec.id}.{idx}"
+        self.owner = f"{earlier['owner']}+" if earlier else f"{spec.id}.{idx}"
 
     def token_for(self, staged: str) -> Token:
         """By the owner; and how the staged file is recognised until then."""
@@ -169,12 +184,15 @@ class StorePlace(Place):
     def withdraw(self, on_found: Callable[[bytes], None] = lambda content: None) -> None:
         """Delete the object that may be replaced, if it still stands there; `on_found` is told before what is in it."""
         found = _found(self.store, self.path)
-        if self.replaces and found is not None and found.version == self.replaces["version"]:
+        if found is None:
+            return
+        is_replaced = self.replaces is not None and found.version == self.replaces["version"]
+        if is_replaced or (self.earlier is not None and found.owner == self.earlier["owner"]):
             on_found(self.store.read(self.path))
             self.store.delete([self.path])
 
     def _put_members(self, staged: str) -> None:
-        ours = [by_hand.owner(self.job_id)]
+        ours = [by_hand.owner(self.job_id), *([self.earlier["owner"]] if self.earlier else [])]
         try:
             members.put_in_store(staged, self.folder, self.store, owner=self.owner, ours=ours, overwrite=self.overwrite)
         except FileExistsError as error:
@@ -197,18 +215,18 @@ class StorePlace(Place):
         self.store.delete(paths)
 
     def _replaces(self) -> str | None:
-        """The version that may be replaced: what was there at the start, or what was put there by hand."""
+        """The version that may be replaced: what was there at the start, put there by hand, or published earlier."""
         found = _found(self.store, self.path)
         if found is None:
             return None
-        if found.owner == by_hand.owner(self.job_id):
+        if found.owner == by_hand.owner(self.job_id) or (self.earlier and found.owner == self.earlier["owner"]):
             return found.version
         return self.replaces["version"] if self.replaces else None
 
 
-def place_of(writer: OutputWriter, spec: JobSpec, idx: int) -> Place:
-    """Where output `idx` is committed."""
-    return (LocalPlace if storage.is_local(writer.commit_path()) else StorePlace)(writer, spec, idx)
+def place_of(writer: OutputWriter, spec: JobSpec, idx: int, earlier: Token | None = None) -> Place:
+    """Where output `idx` is committed; `earlier` is the token of what this job published there before."""
+    return (LocalPlace if storage.is_local(writer.commit_path()) else StorePlace)(writer, spec, idx, earlier)
 
 
 def _found(store: Store, path: str) -> ObjectInfo | None:

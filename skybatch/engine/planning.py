@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 from skybatch.engine import input_changes
@@ -15,7 +14,7 @@ from skybatch.errors import DISK_FULL, CodeChanged, InputMissing, SkybatchError,
 from skybatch.failpoints import reach
 from skybatch.formats.base import InputReader, WindowReader
 from skybatch.journal.journal import Journal
-from skybatch.journal.rows import Changes, Run
+from skybatch.journal.rows import Run
 from skybatch.worker.fault import describe
 
 P = ParamSpec("P")
@@ -91,7 +90,7 @@ def restored(journal: Journal, spec: JobSpec) -> dict[str, Any]:
     dead: list[tuple[int, int]] = []
     units: list[Unit] = []
     if spec.on_error == "fail":
-        _revive_dead(journal)
+        journal.retry()  # something was mended, or why resume?
     for run in journal.runs():
         if run.state == "won":
             _join(won, run.start, run.end)
@@ -106,14 +105,6 @@ def restored(journal: Journal, spec: JobSpec) -> dict[str, Any]:
 def _unit(run: Run, start: int) -> Unit:
     end = min(start + run.size - 1, run.end)
     return Unit(start, end, run.attempt, isolated=run.isolated, tries_left=run.tries_left, charges=run.charges)
-
-
-def _revive_dead(journal: Journal) -> None:
-    """What was given up is tried anew, where it must not be left out: something was mended, or why resume?"""
-    dead = [run for run in journal.runs() if run.state == "dead"]
-    if dead:
-        retrying = [replace(run, state="retrying", attempt=0, tries_left=None) for run in dead]
-        journal.commit(Changes(retrying=retrying))
 
 
 def _join(stretches: list[tuple[int, int]], start: int, end: int) -> None:

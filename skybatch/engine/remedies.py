@@ -11,14 +11,15 @@ def command(journal: Queries, spec: JobSpec) -> str:
     """What goes on with this job, which is not done and has no engine.
 
     A failed one goes on with the files' current code: something in them was mended, or they are as they were and so
-    is the code. Two failures no code can mend: items that cannot be read or written as reader and writers are set, of
-    some items (then without them) or of all (then the job is given up, to be run with other settings).
+    is the code. Where all but some items are mapped, only those are tried again. Two failures no code can mend: items
+    that cannot be read or written as reader and writers are set, of some items (then without them) or of all (then the
+    job is given up, to be run with other settings).
     """
     if journal.job().state != "failed":
         return f"skybatch resume {spec.id}"
     failure, of_some = _cause(journal, spec)
     if failure is None or not is_of_settings(failure):
-        return f"skybatch resume {spec.id} --code current"
+        return f"skybatch {'retry' if of_some else 'resume'} {spec.id} --code current"
     return f"skybatch resume {spec.id} --on-error skip" if of_some else f"skybatch clean --unfinished {spec.id}"
 
 

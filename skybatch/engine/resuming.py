@@ -5,18 +5,40 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skybatch.engine import folder_claims
 from skybatch.engine.folder import JobFolder
 from skybatch.engine.run import Engine, Formats, RunOptions
-from skybatch.engine.spec import JobSpec
-from skybatch.errors import UsageError
+from skybatch.engine.settings import check_failure_limits
+from skybatch.engine.spec import ON_ERROR, JobSpec
+from skybatch.errors import UnknownName, UsageError
 from skybatch.journal.journal import Journal
 from skybatch.journal.lock import JobLock
 
 if TYPE_CHECKING:
     from skybatch.engine.progress import ProgressDisplay
+
+CODES = ("stored", "current")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoOn:
+    """What is to be different from now on; None leaves a setting as it is. Raises UsageError for what cannot be."""
+
+    code: str = "stored"  # one of CODES
+    on_error: str | None = None
+    max_failed_items: int | None = None
+    max_failed_fraction: float | None = None
+    retry: bool = False  # what was set aside is tried again, and published anew
+
+    def __post_init__(self) -> None:
+        if self.code not in CODES:
+            raise UnknownName("code", self.code, CODES)
+        if self.on_error is not None and self.on_error not in ON_ERROR:
+            raise UnknownName("on_error policy", self.on_error, ON_ERROR)
+        check_failure_limits(self.max_failed_items, self.max_failed_fraction)
 
 
 def resume_engine(
@@ -24,12 +46,9 @@ def resume_engine(
     options: RunOptions | None,
     display: ProgressDisplay | None,
     on_listening: Callable[[], None] = lambda: None,
-    code: str = "stored",
-    on_error: str | None = None,
+    how: GoOn = GoOn(),
 ) -> None:
-    """Lock a job and run it to its end, with the code it was started with, or the files' `current` code.
-
-    `on_error` is the job's policy from now on; None: as it was.
+    """Lock a job and run it to its end.
 
     `on_listening` is called once the job is this engine's and others can watch it.
 
@@ -45,9 +64,11 @@ def resume_engine(
             if journal.job().state == "cleaned":
                 on_listening()
                 return
-            spec = _with_policy(folder, journal, spec, on_error or spec.on_error)
+            spec = _with_policies(folder, journal, spec, how)
             journal.take_over()
-            code_hash = _choose_code(folder, journal, code)
+            code_hash = _choose_code(folder, journal, how.code)
+            if how.retry:
+                journal.retry()
             formats, options = make_formats(folder, spec, code_hash), options or RunOptions(**spec.run)
             if journal.job().state != "published":
                 folder_claims.take(formats.writers, spec.id)
@@ -56,18 +77,20 @@ def resume_engine(
             journal.close()
 
 
-def _with_policy(folder: JobFolder, journal: Journal, spec: JobSpec, on_error: str) -> JobSpec:
-    """The spec with this policy for items that fail for good, also for every later resume."""
-    if on_error == spec.on_error:
+def _with_policies(folder: JobFolder, journal: Journal, spec: JobSpec, how: GoOn) -> JobSpec:
+    """The spec with these policies for items that fail for good, also for every later resume."""
+    asked = {key: getattr(how, key) for key in ("on_error", "max_failed_items", "max_failed_fraction")}
+    changed = dataclasses.replace(spec, **{key: value for key, value in asked.items() if value is not None})
+    if changed == spec:
         return spec
-    if any(output.state != "open" for output in journal.outputs()):
+    put_together = any(output.state != "open" for output in journal.outputs())
+    if changed.on_error != spec.on_error and put_together and not how.retry:
         raise UsageError(
             f"job {spec.id}: an output is put together already with on_error={spec.on_error!r}\n"
             f"  to go on with it as it is: skybatch resume {spec.id}"
         )
-    spec = dataclasses.replace(spec, on_error=on_error)
-    spec.save(folder.spec)
-    return spec
+    changed.save(folder.spec)
+    return changed
 
 
 def _choose_code(folder: JobFolder, journal: Journal, which: str) -> str:

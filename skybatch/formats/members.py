@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from skybatch import disk
 from skybatch.formats import storage
 from skybatch.formats.stores.base import ANYTHING, ObjectInfo, Store
 from skybatch.formats.tokens import Token, token_of
@@ -46,14 +47,14 @@ def put(staged: str, place: str, *, ours: Collection[Token], overwrite: bool) ->
         else:
             again = f"{staged}.again"
             storage.unlink_if_there(again)
-            os.link(source, again)
-            os.rename(again, final)
+            disk.link("member.again", source, again)
+            disk.rename("member", again, final)
     storage.sync_folder(place)
 
 
 def _link(source: str, final: str) -> None:
     try:
-        os.link(source, final)
+        disk.link("member", source, final)
     except FileExistsError:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), final) from None
 
@@ -105,11 +106,16 @@ def note_replaced(staged: str, manifest: bytes) -> None:
 
 def replaced(staged: str) -> Iterable[str]:
     """The names noted, without those of files that were built anew."""
+    return sorted(set(noted_replaced(staged)) - set(built(staged)))
+
+
+def noted_replaced(staged: str) -> list[str]:
+    """The names of the files that the replaced manifest listed."""
     try:
-        names = json.loads(Path(f"{staged}.replaced").read_bytes())
+        names: list[str] = json.loads(Path(f"{staged}.replaced").read_bytes())
     except FileNotFoundError:
         return []
-    return sorted(set(names) - set(built(staged)))
+    return names
 
 
 def listed(manifest: bytes) -> list[str]:

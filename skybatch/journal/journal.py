@@ -12,7 +12,9 @@ from typing import Any, Self
 
 import orjson
 
+from skybatch import disk
 from skybatch.errors import EpochLost, WinnerConflict
+from skybatch.failpoints import after, before
 from skybatch.journal import migrations
 from skybatch.journal.connection import check_whole, connect, translated
 from skybatch.journal.reading import Queries
@@ -35,7 +37,13 @@ OVERLAPPING = """SELECT start, end, size, state, attempt, nonce, not_before, iso
     AND start BETWEEN coalesce((SELECT max(start) FROM runs WHERE start <= :start), :start) AND :end"""
 REVOKE = """UPDATE runs SET state = 'retrying', nonce = NULL, attempt = ?, not_before = NULL
     WHERE start = ? AND end = ? AND nonce = ? AND state = 'won'"""
+RETRY_RUNS = """UPDATE runs SET state = 'retrying', attempt = 0, not_before = NULL, isolated = 0, tries_left = NULL,
+    charges = NULL WHERE state = 'dead'"""
+RETRY_OUTPUTS = """UPDATE outputs SET replaces = CASE state WHEN 'open' THEN replaces ELSE token END, state = 'open',
+    token = NULL, progress = NULL"""
 DROP_SEGMENT = "DELETE FROM segments WHERE nonce = ?1 AND NOT EXISTS (SELECT 1 FROM runs WHERE nonce = ?1)"
+DROP_FAILURES = """DELETE FROM failures WHERE id <= (SELECT max(id) FROM failures) - ?
+    AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.start = failures.start AND state = 'dead')"""
 SET_STATE = """UPDATE job SET state = :state, cause = :cause, updated_at = :now,
     finished_at = CASE WHEN :at_rest THEN coalesce(finished_at, :now) END"""
 
@@ -62,7 +70,7 @@ class Journal(Queries):
         try:
             with translated(path):
                 _write_new(temporary, job, outputs)
-            os.link(temporary, path)
+            disk.link("journal", temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         _sync(path.parent)
@@ -88,7 +96,7 @@ class Journal(Queries):
 
     def take_over(self) -> int:
         """Begin a new epoch: the engine before is shut out, and what it had granted is pending again."""
-        with self._transaction() as sql:
+        with self._transaction("take_over") as sql:
             sql.execute("UPDATE job SET epoch = epoch + 1, updated_at = ?", (time.time(),))
             sql.execute("DELETE FROM grants")
         self.epoch += 1
@@ -97,12 +105,12 @@ class Journal(Queries):
     def set_state(self, state: str, cause: str | None = None) -> None:
         """Move the job to `state`; `cause` says why, where there is something to say."""
         values = {"state": state, "cause": cause, "now": time.time(), "at_rest": state in AT_REST}
-        with self._transaction() as sql:
+        with self._transaction("set_state") as sql:
             sql.execute(SET_STATE, values)
 
     def set_planned(self, length: int, fingerprint: Any = None) -> None:
         """Record the dataset's length, and a JSON value that tells whether the input has changed."""
-        with self._transaction() as sql:
+        with self._transaction("set_planned") as sql:
             sql.execute(
                 "UPDATE job SET length = ?, input_fingerprint = ?, updated_at = ?",
                 (length, _json(fingerprint), time.time()),
@@ -110,12 +118,12 @@ class Journal(Queries):
 
     def set_code(self, code_hash: str) -> None:
         """New ranges run with this code from now on."""
-        with self._transaction() as sql:
+        with self._transaction("set_code") as sql:
             sql.execute("UPDATE job SET code_hash = ?, updated_at = ?", (code_hash, time.time()))
 
     def set_progress(self, idx: int, progress: dict[str, Any] | None) -> None:
         """Record what of output `idx` is put together already; None for nothing."""
-        with self._transaction() as sql:
+        with self._transaction("set_progress") as sql:
             sql.execute("UPDATE outputs SET progress = ? WHERE idx = ?", (_json(progress), idx))
 
     def revoke(self, runs: Sequence[Run], failures: Sequence[FailureRow], reset: Sequence[int]) -> None:
@@ -123,7 +131,7 @@ class Journal(Queries):
 
         What was put together of the outputs in `reset` is forgotten. Raises WinnerConflict for runs that are not won.
         """
-        with self._transaction() as sql:
+        with self._transaction("revoke") as sql:
             for run in runs:
                 done = sql.execute(REVOKE, (max(0, run.attempt - 1), run.start, run.end, run.nonce)).rowcount
                 if done != 1:
@@ -132,9 +140,22 @@ class Journal(Queries):
             sql.executemany("UPDATE outputs SET progress = NULL WHERE idx = ?", [(idx,) for idx in reset])
             _put_failures(sql, failures)
 
+    def retry(self) -> int:
+        """Have what was set aside tried again, as if never tried, and published anew; how many items that are.
+
+        What was published stays until then, and may be replaced.
+        """
+        with self._transaction() as sql:
+            (items,) = sql.execute("SELECT coalesce(sum(end - start + 1), 0) FROM runs WHERE state = 'dead'").fetchone()
+            if items:
+                sql.execute(RETRY_RUNS)
+                sql.execute(RETRY_OUTPUTS)
+                sql.execute(SET_STATE, {"state": "running", "cause": None, "now": time.time(), "at_rest": False})
+        return int(items)
+
     def set_output(self, idx: int, state: str, token: dict[str, Any] | None = None) -> None:
         """Record how far output `idx` is; a token once given stays until another is given."""
-        with self._transaction() as sql:
+        with self._transaction("set_output") as sql:
             sql.execute(
                 "UPDATE outputs SET state = ?, token = coalesce(?, token) WHERE idx = ?",
                 (state, _json(token), idx),
@@ -147,7 +168,7 @@ class Journal(Queries):
         the rest of a longer run stays. Raises WinnerConflict when a winner would be touched, or a result
         comes for a range that is dead or was split; EpochLost when another engine has taken over.
         """
-        with self._transaction() as sql:
+        with self._transaction("commit") as sql:
             if changes.splits:
                 now = time.time()
                 sql.executemany(PUT_SPLIT, [(start, end, now) for start, end in changes.splits])
@@ -193,7 +214,7 @@ class Journal(Queries):
             sql.execute(PUT_RUN, (run.end + 1, end, size, state, *rest))
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, step: str = "step") -> Iterator[sqlite3.Connection]:
         sql = self._open
         with translated(self.path):
             sql.execute("BEGIN IMMEDIATE")
@@ -204,7 +225,9 @@ class Journal(Queries):
                         f"{self.path}: another engine took this job over (epoch {epoch}, not {self.epoch})"
                     )
                 yield sql
+                before("journal", step)
                 sql.execute("COMMIT")
+                after("journal", step)
             except BaseException:
                 _roll_back(sql)
                 raise
@@ -226,7 +249,7 @@ def _put_failures(sql: sqlite3.Connection, failures: Sequence[FailureRow]) -> No
             for f in failures
         ],
     )
-    sql.execute("DELETE FROM failures WHERE id <= (SELECT max(id) FROM failures) - ?", (FAILURES_KEPT,))
+    sql.execute(DROP_FAILURES, (FAILURES_KEPT,))
 
 
 def _write_new(path: Path, job: JobRow, outputs: Sequence[str]) -> None:
@@ -253,7 +276,7 @@ def _write_new(path: Path, job: JobRow, outputs: Sequence[str]) -> None:
 def _sync(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        disk.fsync("journal", fd)
     finally:
         os.close(fd)
 

@@ -87,7 +87,9 @@ def test_a_job_done_but_for_items_set_aside_exits_3_and_says_how_to_see_them(tmp
     job = tmp_path / "job.yaml"
     ran = jobs_in_states.command("run", job, home=tmp_path / "home")
     assert ran.returncode == 3, ran.stderr
-    assert "out.jsonl; 2 items were set aside; to see them: skybatch errors" in ran.stderr.splitlines()[-1]
+    done, how = ran.stderr.splitlines()[-2:]
+    assert done.endswith("out.jsonl; 2 items were set aside")
+    assert "to see them: skybatch errors" in how and "to try them again: skybatch retry" in how
     assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 4
     watched = jobs_in_states.command("status", "last", "--watch", "--json", home=tmp_path / "home")
     assert watched.returncode == 3

@@ -42,6 +42,7 @@ class Unit:
     isolated: bool = False  # runs alone in its worker, so that a death tells whose fault it is
     tries_left: int | None = None  # 1 for parts of a split; None: the budgets decide
     charges: Mapping[str, int] = field(default_factory=dict)  # what was charged by class, and "suspected"
+    signature: str = ""  # of the last failure that was charged; not known after a resume
 
 
 # Events
@@ -155,11 +156,11 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The range is retired, with all its attempts; two parts, not always alike in length, wait instead."""
+    """The range is retired, with all its attempts; its parts, two at least, wait instead."""
 
     start: int
     end: int
-    halves: tuple[Unit, Unit]
+    parts: tuple[Unit, ...]
     attempt: int  # what was charged to the retired range
     kind: str  # of the failure that was its last
 

@@ -318,8 +318,8 @@ class Loop:
         elif isinstance(decision, events.Retry):
             changes.retrying.append(told.waiting(decision.unit, self._code))
         elif isinstance(decision, events.Split):
-            changes.splits.append((decision.start, decision.end))
-            changes.retrying += (told.waiting(half, self._code) for half in decision.halves)
+            changes.splits.append((decision.start, decision.end, len(decision.parts)))
+            changes.retrying += (told.waiting(part, self._code) for part in decision.parts)
         elif isinstance(decision, events.Dead):
             changes.dead.append(told.dead(decision, self._code))
             self._told.append(("dead", {}))

@@ -22,7 +22,7 @@ class MapperHealth:
     The mapper is suspected when several ranges failed with one signature. A suspected range that fails again
     gives its first item as a probe. Two single items that fail with that signature too prove the mapper
     broken. A range of one item is its own probe at its second failure. A job of very few ranges goes the
-    usual way of retries and halving, and is stopped when two single items are out of tries.
+    usual way of retries and parts, and is stopped when two single items are out of tries.
     """
 
     def __init__(self, *, ranges: int, batch_size: int, sound: bool = False) -> None:

@@ -10,6 +10,7 @@ from skybatch.engine.environment import resolve
 from skybatch.engine.interrupts import Interrupted
 from skybatch.engine.output_checks import stands
 from skybatch.engine.reduction import LostResults
+from skybatch.engine.told import DEATHS, death
 from skybatch.engine.versions import skew
 from skybatch.errors import JobFailed, Paused, StorageFailed, is_of_storage
 from skybatch.failpoints import reach
@@ -55,11 +56,12 @@ class ReduceProcess:
             answer = self._next()
             if answer is not None:
                 reach("engine.received", answer["op"])
+            if answer is not None and answer["op"] == "lost" and answer["reason"] == "preempted":
+                self._pause(DEATHS["preempted"])
             if answer is None or answer["op"] in ("lost", "broken"):
                 self._fail(frame, answer)
             if answer["op"] == "started" and (skewed := skew(answer)):
-                self._engine.journal.set_state("paused", skewed)
-                raise Paused(self._engine.spec.id, skewed, f"skybatch resume {self._engine.spec.id}")
+                self._pause(skewed)
             if answer["op"] == "storage":
                 raise StorageFailed(answer["message"])
             if answer["op"] in ("reduced", "cleaned"):
@@ -78,8 +80,12 @@ class ReduceProcess:
 
     def _fail(self, asked: Frame, answer: Frame | None) -> NoReturn:
         told = answer or {}
-        cause = told.get("message") or self._channel.last_words() or "its process died"
-        fail(self._engine, asked, {**told, "message": cause})
+        last_words = self._channel.last_words() or death(answer)
+        fail(self._engine, asked, {**told, "message": told.get("message") or last_words})
+
+    def _pause(self, cause: str) -> NoReturn:
+        self._engine.journal.set_state("paused", cause)
+        raise Paused(self._engine.spec.id, cause, f"skybatch resume {self._engine.spec.id}")
 
     def close(self) -> None:
         """End the process."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import isqrt
 
 from skybatch.engine.events import BUDGETS, Settings, Unit
 from skybatch.errors import UnknownName, UsageError
@@ -34,7 +35,7 @@ def _check(what: str, tries: object) -> None:
         raise UsageError(f"{what} must be a whole number, at least 0; not {tries!r}")
 
 
-def charge(settings: Settings, unit: Unit, kind: str, now: float) -> Unit:
+def charge(settings: Settings, unit: Unit, kind: str, signature: str, now: float) -> Unit:
     """The unit after a failure of this kind. It waits longer each time; after a lost worker it runs alone."""
     wait_s = settings.backoff_s * 2.0 ** min(unit.attempt, 60)
     name = class_of(kind)
@@ -44,6 +45,7 @@ def charge(settings: Settings, unit: Unit, kind: str, now: float) -> Unit:
         not_before=now + min(wait_s, settings.backoff_max_s),
         isolated=name == "lost",
         charges={**unit.charges, name: unit.charges.get(name, 0) + 1},
+        signature=signature,
     )
 
 
@@ -68,11 +70,29 @@ def is_spent(settings: Settings, unit: Unit, kind: str) -> bool:
     return count > settings.budgets[name]
 
 
-def parts(unit: Unit, last: int, now: float) -> tuple[Unit, Unit]:
-    """The two units that take over from one: up to `last`, and the rest. One try each; a single item all of them."""
+def parts(unit: Unit, size: int, now: float) -> tuple[Unit, ...]:
+    """The units of `size` items, the last with what is left, that take over from one.
 
-    def part(start: int, end: int) -> Unit:
+    One try each; a single item all of them.
+    """
+
+    def part(start: int) -> Unit:
+        end = min(start + size - 1, unit.end)
         tries = 1 if start < end else None
         return Unit(start, end, 0, not_before=now, isolated=unit.isolated, tries_left=tries)
 
-    return part(unit.start, last), part(last + 1, unit.end)
+    return tuple(map(part, range(unit.start, unit.end + 1, size)))
+
+
+def part_size(items: int, kind: str) -> int:
+    """Into parts of what size to cut so many items after a failure of this kind.
+
+    One that does not fit into memory is halved. Otherwise one bad item is looked for: parts as long as there are parts
+    have fewer items tried again than halves, and fewer workers killed.
+    """
+    if kind == "memory":
+        return (items + 1) // 2
+    return isqrt(items) if items > SEARCHED_ONE_BY_ONE else 1
+
+
+SEARCHED_ONE_BY_ONE = 8

@@ -45,7 +45,7 @@ from skybatch.engine.mapper_health import MapperHealth, Verdict
 from skybatch.engine.memory_fit import MemoryFit
 from skybatch.engine.pace import Pace
 from skybatch.engine.restore import remaining
-from skybatch.engine.retries import charge, is_spent, parts, suspect
+from skybatch.engine.retries import charge, class_of, is_spent, part_size, parts, suspect
 from skybatch.engine.waiting import Units
 
 REMEMBERED_LOST_GRANTS = 4096  # answers to older ones are late without being looked at
@@ -323,9 +323,10 @@ class Scheduler:
         return self._units.get(start) or Unit(start, end, 0)
 
     def _charge(self, unit: Unit, kind: str, signature: str, now: float, decisions: list[Decision]) -> None:
-        charged = charge(self._settings, unit, kind, now)
-        last_try = is_spent(self._settings, charged, kind)
+        charged = charge(self._settings, unit, kind, signature, now)
         single = unit.start == unit.end
+        alike = unit.signature == signature and class_of(kind) == "mapper" and not single
+        last_try = alike or is_spent(self._settings, charged, kind)
         if kind == "memory" and self._fit.ran_out(unit.start, unit.end):
             assert self._fit.size is not None
             decisions.append(Fits(self._fit.size))
@@ -336,7 +337,7 @@ class Scheduler:
             self._wait(replace(charged, tries_left=1) if last_try else charged, kind, decisions)
             self._break(unit.start, unit.end, signature, decisions)
         elif verdict is Verdict.PROBE:
-            self._split(charged, kind, unit.start, now, decisions)
+            self._split(charged, kind, self._probe(charged, now), decisions)
         elif not last_try and (kind != "memory" or single):
             self._wait(charged, kind, decisions)
         elif single:
@@ -345,7 +346,8 @@ class Scheduler:
             decisions.append(Dead(unit.start, unit.end, charged.attempt, kind))
             self._keep_to_budget(decisions)
         else:
-            self._split(charged, kind, (unit.start + unit.end) // 2, now, decisions)
+            size = part_size(unit.end - unit.start + 1, kind)
+            self._split(charged, kind, parts(charged, size, now), decisions)
 
     def _keep_to_budget(self, decisions: list[Decision]) -> None:
         allowed = self._settings.max_dead
@@ -353,12 +355,17 @@ class Scheduler:
             self._stopped = True
             decisions.append(OverBudget(self._dead.total, allowed))
 
-    def _split(self, unit: Unit, kind: str, last: int, now: float, decisions: list[Decision]) -> None:
-        """Retire the unit; [start, last] and the rest take over at once."""
-        halves = parts(unit, last, now)
-        decisions.append(Split(unit.start, unit.end, halves, unit.attempt, kind))
-        for half in halves:
-            self._units.wait(half)
+    def _probe(self, unit: Unit, now: float) -> tuple[Unit, ...]:
+        """The unit's first item, and the rest."""
+        first = replace(unit, end=unit.start)
+        rest = replace(unit, start=unit.start + 1)
+        return parts(first, 1, now) + parts(rest, rest.end - rest.start + 1, now)
+
+    def _split(self, unit: Unit, kind: str, pieces: tuple[Unit, ...], decisions: list[Decision]) -> None:
+        """Retire the unit; its parts take over at once."""
+        decisions.append(Split(unit.start, unit.end, pieces, unit.attempt, kind))
+        for piece in pieces:
+            self._units.wait(piece)
 
     def _wait(self, unit: Unit, kind: str, decisions: list[Decision]) -> None:
         self._units.wait(unit)

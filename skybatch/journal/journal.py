@@ -28,7 +28,7 @@ AT_REST = frozenset({"published", "cleaned", "paused", "cancelled", "failed", "c
 PUT_JOB = "INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 PUT_RUN = "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 PUT_SEGMENT = "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?)"
-PUT_SPLIT = "INSERT INTO splits VALUES (?, ?, ?)"
+PUT_SPLIT = "INSERT INTO splits VALUES (?, ?, ?, ?)"
 PUT_GRANT = "INSERT INTO grants VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 PUT_FAILURE = """INSERT INTO failures (start, end, attempt, kind, message, traceback, item, worker, at)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -171,7 +171,7 @@ class Journal(Queries):
         with self._transaction("commit") as sql:
             if changes.splits:
                 now = time.time()
-                sql.executemany(PUT_SPLIT, [(start, end, now) for start, end in changes.splits])
+                sql.executemany(PUT_SPLIT, [(start, end, now, parts) for start, end, parts in changes.splits])
             sql.executemany(
                 PUT_SEGMENT,
                 [

@@ -38,10 +38,12 @@ def migrate(connection: sqlite3.Connection) -> None:
 
     @migrations()
     def version_5(database: Database) -> None:
-        """Failures are charged by class, the size that fits is remembered, outputs are published again."""
+        """Failures are charged by class, the size that fits is remembered, outputs are published
+        again, ranges are cut in more parts than two."""
         database.execute("ALTER TABLE job ADD COLUMN fits INTEGER CHECK (fits > 0)")
         database.execute("ALTER TABLE runs ADD COLUMN charges TEXT")
         database.execute("ALTER TABLE outputs ADD COLUMN replaces TEXT")
+        database.execute("ALTER TABLE splits ADD COLUMN parts INTEGER NOT NULL DEFAULT 2")
         database.execute("PRAGMA user_version = 5")
 
     migrations.apply(Database(connection, execute_plugins=False))

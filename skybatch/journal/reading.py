@@ -20,8 +20,13 @@ from skybatch.journal.connection import connect, translated
 from skybatch.journal.rows import Counts, FailureRow, GrantRow, JobRow, OutputRow, Run, Segment
 from skybatch.journal.schema import VERSION
 
-ADDED = {"job": ["fits"], "runs": ["charges"], "outputs": ["progress", "replaces"]}
-"""What migrations added to the tables of version 1."""
+ADDED = {
+    "job": {"fits": "NULL"},
+    "runs": {"charges": "NULL"},
+    "outputs": {"progress": "NULL", "replaces": "NULL"},
+    "splits": {"parts": "2"},
+}
+"""What migrations added to the tables of version 1, and what it is in rows from before."""
 PAGE = 2000
 SETTLED_PAGE = 100
 JOB = """SELECT id, name, created_at, state, cause, epoch, length, batch_size, code_hash, input_fingerprint,
@@ -36,7 +41,8 @@ SETTLED = f"""SELECT {RUN}, segments.nonce, segments.start, segments.end, segmen
     segments.info FROM runs LEFT JOIN segments ON segments.nonce = runs.nonce
     WHERE runs.start >= ? ORDER BY runs.start LIMIT {SETTLED_PAGE}"""
 COUNTS = """SELECT state, sum(end - start + 1), sum((end - start + size) / size) FROM runs GROUP BY state"""
-RANGES = """SELECT (length + batch_size - 1) / batch_size + (SELECT count(*) FROM splits) FROM job"""
+RANGES = """SELECT (length + batch_size - 1) / batch_size + (SELECT coalesce(sum(parts - 1), 0) FROM splits)
+    FROM job"""
 
 
 class Queries:
@@ -101,7 +107,7 @@ class Queries:
         ]
 
     def splits(self) -> list[tuple[int, int]]:
-        """The ranges that two halves took over, in order."""
+        """The ranges that their parts took over, in order."""
         return self._all("SELECT start, end FROM splits ORDER BY start, end")
 
     def failures(self, limit: int | None = None) -> list[FailureRow]:
@@ -192,12 +198,12 @@ class Reader(Queries):
 
 
 def _show_as_present(connection: sqlite3.Connection) -> None:
-    """Of a journal with an older schema, show the columns that came later too, empty; the file stays as it is."""
+    """Of a journal with an older schema, show the columns that came later too; the file stays as it is."""
     if connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
         return
     for table, columns in ADDED.items():
         there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
-        missing = "".join(f", NULL AS {column}" for column in columns if column not in there)
+        missing = "".join(f", {value} AS {column}" for column, value in columns.items() if column not in there)
         if missing:
             connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *{missing} FROM main.{table}")
 

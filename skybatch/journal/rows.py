@@ -100,7 +100,7 @@ class OutputRow:
 class Counts:
     """How many items and ranges are in which state. Granted ones may also count as retrying."""
 
-    ranges: int = 0  # all ranges of the job, a split one as its two halves; 0 until planned
+    ranges: int = 0  # all ranges of the job, a split one as its parts; 0 until planned
     won_items: int = 0
     won_ranges: int = 0
     dead_items: int = 0
@@ -121,7 +121,7 @@ class Changes:
     segments: list[Segment] = field(default_factory=list)
     retrying: list[Run] = field(default_factory=list)
     dead: list[Run] = field(default_factory=list)
-    splits: list[tuple[int, int]] = field(default_factory=list)
+    splits: list[tuple[int, int, int]] = field(default_factory=list)  # start, end, number of parts
     failures: list[FailureRow] = field(default_factory=list)
     grants: list[GrantRow] = field(default_factory=list)
     ended_grants: list[int] = field(default_factory=list)

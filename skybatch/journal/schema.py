@@ -57,11 +57,12 @@ CREATE TRIGGER runs_are_disjoint BEFORE INSERT ON runs
 WHEN (SELECT end FROM runs WHERE start <= NEW.end ORDER BY start DESC LIMIT 1) >= NEW.start
 BEGIN SELECT RAISE(ABORT, 'runs overlap'); END;
 
--- Ranges that two halves took over; a result for the whole is refused from then on.
+-- Ranges that their parts took over; a result for the whole is refused from then on.
 CREATE TABLE splits (
     start INTEGER NOT NULL,
     end INTEGER NOT NULL CHECK (end > start),
     at REAL NOT NULL,
+    parts INTEGER NOT NULL DEFAULT 2,                -- how many
     PRIMARY KEY (start, end)
 ) WITHOUT ROWID;
 CREATE TRIGGER winners_are_unsplit BEFORE INSERT ON runs

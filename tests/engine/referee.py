@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from skybatch.engine.events import (
     Broken,
     Dead,
@@ -153,14 +155,15 @@ class Referee:
         self.units[unit.start, unit.end] = unit
 
     def _split(self, split: Split) -> None:
-        first, second = split.halves
         before = self.units.pop((split.start, split.end), None)
         assert split.attempt == (before.attempt if before else 0) + 1
-        assert (first.start, second.end, first.end + 1) == (split.start, split.end, second.start)
+        assert len(split.parts) > 1
+        assert (split.parts[0].start, split.parts[-1].end) == (split.start, split.end)
+        assert all(one.end + 1 == other.start for one, other in pairwise(split.parts))
         self.retired.add((split.start, split.end))
-        for half in split.halves:
-            assert half.attempt == 0
-            self._waits(half)
+        for part in split.parts:
+            assert part.attempt == 0 and part.start <= part.end
+            self._waits(part)
 
     def _dead(self, dead: Dead) -> None:
         assert dead.start == dead.end

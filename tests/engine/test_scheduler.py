@@ -239,7 +239,7 @@ def test_a_failed_range_is_tried_again_after_a_doubling_wait_then_split() -> Non
     table = Table(length=1000, batch_size=4)
     waits = []
     for attempt in range(1, 4):
-        table.fail(0)
+        table.fail(0, signature=f"E{attempt}")
         (retry,) = table.new(Retry)
         assert (retry.unit.start, retry.unit.end, retry.unit.attempt) == (0, 3, attempt)
         waits.append(round(retry.unit.not_before - table.now, 6))
@@ -252,10 +252,22 @@ def test_a_failed_range_is_tried_again_after_a_doubling_wait_then_split() -> Non
     assert waits == [0.1, 0.2, 0.4]
     table.fail(0)
     (split,) = table.new(Split)
-    assert [(half.start, half.end, half.attempt, half.tries_left) for half in split.halves] == [
-        (0, 1, 0, 1),
-        (2, 3, 0, 1),
+    assert [(part.start, part.end, part.attempt, part.tries_left) for part in split.parts] == [
+        (item, item, 0, None) for item in range(4)
     ]
+
+
+def test_a_range_that_fails_twice_alike_is_not_tried_whole_again() -> None:
+    table = Table(length=1000, batch_size=50)
+    table.fail(0)
+    table.done(table.grant(50))
+    table.wake()
+    for grant in table.all(Grant):
+        if EndGrant(grant.grant) not in table.decisions and grant.start != 0:
+            table.done(grant)
+    table.fail(0)
+    (split,) = table.new(Split)
+    assert [(part.start, part.end) for part in split.parts] == [(low, min(low + 6, 49)) for low in range(0, 50, 7)]
 
 
 def test_a_poison_item_ends_alone_and_the_others_win() -> None:
@@ -276,7 +288,7 @@ def test_a_poison_item_ends_alone_and_the_others_win() -> None:
 def test_out_of_memory_splits_at_once() -> None:
     table = Table(length=100, batch_size=4)
     table.fail(0, "memory")
-    assert [(half.start, half.end) for half in table.new(Split)[0].halves] == [(0, 1), (2, 3)]
+    assert [(half.start, half.end) for half in table.new(Split)[0].parts] == [(0, 1), (2, 3)]
     assert not table.new(Retry)
 
 

@@ -130,6 +130,7 @@ def test_bad_items_are_isolated_cheaply_and_repaired_in_their_places(tmp_path: P
     mapped = place.mapped()
     single_retries = 4 * len(POISON)
     print(f"{len(mapped)} items mapped for {ITEMS}, {single_retries} of them tries of single bad items")
+    assert len(mapped) - single_retries <= 2.1 * ITEMS
     place.mend()
     old_code = codes_of(place.job)
     ran = place.skybatch("retry", "--code", "current")

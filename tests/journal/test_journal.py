@@ -113,7 +113,7 @@ def test_dead_ranges_stay_dead_until_they_are_retried(path: Path) -> None:
 @pytest.mark.parametrize("late", [won(0, 9), won(0, 99), won(0, 19)])
 def test_a_split_range_can_only_be_won_by_its_halves(path: Path, late: Changes) -> None:
     with new_journal(path) as journal:
-        journal.commit(Changes(splits=[(0, 9)]))
+        journal.commit(Changes(splits=[(0, 9, 2)]))
         with pytest.raises(WinnerConflict):
             journal.commit(late)
         journal.commit(won(0, 4, 5))
@@ -212,7 +212,7 @@ def test_counts(path: Path) -> None:
 def test_the_view_shows_every_range_once_in_order(path: Path) -> None:
     with new_journal(path, length=57) as journal:
         changes = won(10, 29)
-        changes.splits.append((40, 49))
+        changes.splits.append((40, 49, 2))
         changes.retrying += [retrying(40, 44, 5), retrying(45, 49, 5)]
         changes.grants += [grant(1, 30, 39), grant(2, 45, 49, 5, attempt=2)]
         journal.commit(changes)
@@ -273,4 +273,4 @@ def test_a_closed_journal_says_so(path: Path) -> None:
 def test_changes_are_false_only_when_there_are_none() -> None:
     assert not Changes()
     assert Changes(ended_grants=[1])
-    assert Changes(splits=[(0, 1)])
+    assert Changes(splits=[(0, 1, 2)])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from skybatch import failpoints
 from skybatch.executors.base import Executor, ExecutorOptions, WorkerChannel
 from skybatch.formats.masking import masked
 from skybatch.worker.frames import Decoder, Frame, FrameError, encode, write_all
@@ -95,7 +96,7 @@ class LocalExecutor(Executor):
 
     def __init__(self, options: ExecutorOptions) -> None:
         super().__init__(options)
-        self._environment = {**os.environ, **options.env}
+        self._environment = failpoints.for_workers({**os.environ, **options.env})
 
     def slots(self) -> int:
         """The number asked for, or one per core."""

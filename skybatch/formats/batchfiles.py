@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from skybatch.errors import MissingBatches
+from skybatch.failpoints import after, before
 from skybatch.formats import storage, stores
 from skybatch.formats.masking import masked
 from skybatch.formats.stores.buckets import is_bucket
@@ -171,7 +172,9 @@ def delete(output_path: str, job_id: str) -> None:
         return
     inside = _scratch_inside(storage.local_path(output_path).rstrip("/"), job_id)
     for path in (place, inside):
+        before("scratch.rmtree")
         shutil.rmtree(path, ignore_errors=True)
+        after("scratch.rmtree")
     remove_empty(os.path.dirname(place), os.path.dirname(os.path.dirname(place)))
     remove_empty(os.path.dirname(inside))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from skybatch import disk
 from skybatch.formats import batchfiles, storage, stores
 
 ENDING = ".claim"
@@ -13,7 +14,8 @@ def take(path: str, owner: str) -> str:
     """Whose the claim is now: `owner`'s, or another's who was first. Its folder must be there."""
     if storage.is_local(path):
         try:
-            os.symlink(owner, path)  # one that leads nowhere comes into being with its content, which a file does not
+            # One that leads nowhere comes into being with its content, which a file does not.
+            disk.symlink("claim", owner, path)
         except FileExistsError:
             return os.readlink(path)
         return owner

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from skybatch import disk
 from skybatch.errors import InputDamaged, UsageError
 from skybatch.formats import source, storage
 from skybatch.formats.compressed import kind_of
@@ -217,10 +218,10 @@ def _create(path: str) -> int:
 
 def _complete(fd: int, copy: str) -> None:
     try:
-        os.fsync(fd)
+        disk.fsync("copy", fd)
     finally:
         os.close(fd)
-    os.rename(f"{copy}.part", copy)
+    disk.rename("copy", f"{copy}.part", copy)
     storage.sync_folder(os.path.dirname(copy))
 
 

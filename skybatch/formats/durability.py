@@ -11,6 +11,9 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 
+from skybatch import disk
+from skybatch.failpoints import after, before
+
 FEW = 8
 """So many files are made durable one by one; more of them by one sync of all their filesystem."""
 
@@ -56,9 +59,11 @@ def make_durable(paths: list[str]) -> None:
         _sync_each(folders, os.O_RDONLY | os.O_DIRECTORY)
         return
     for device in {_watch(folder) for folder in folders}:
+        before("batch.syncfs")
         error = sync(_filesystems[device])
         if error:
             raise OSError(error, os.strerror(error), next(iter(folders)))
+        after("batch.syncfs")
 
 
 def _sync_each(paths: Iterable[str], flags: int) -> None:
@@ -68,7 +73,7 @@ def _sync_each(paths: Iterable[str], flags: int) -> None:
         except FileNotFoundError:
             continue  # its writer took it away again
         try:
-            os.fsync(fd)
+            disk.fsync("batch", fd)
         finally:
             os.close(fd)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from skybatch import disk
 from skybatch.errors import UsageError
 from skybatch.formats import storage
 
@@ -31,12 +32,12 @@ def keep(items: Iterable[Any], folder: Path) -> Path:
                 digest.update(line)
                 file.write(line)
             file.flush()
-            os.fsync(file.fileno())
+            disk.fsync("items", file.fileno())
         path = folder / f"{digest.hexdigest()}.jsonl"
         if path.exists():
             os.unlink(temporary)
         else:
-            os.rename(temporary, path)
+            disk.rename("items", temporary, path)
             storage.sync_folder(str(folder))
     except BaseException:
         storage.unlink_if_there(temporary)

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
+from skybatch import disk
 from skybatch.formats import storage, stores
 from skybatch.formats.merge import Merger
 from skybatch.formats.stores.base import Piece
@@ -29,7 +30,7 @@ def concatenate(paths: Sequence[str], target: str) -> None:
             _add_file(merger, path, head)
         merger.finish(b"")
         if local:
-            os.rename(merger.path, final)
+            disk.rename("joined", merger.path, final)
             storage.sync_folder(os.path.dirname(final))
         else:
             stores.of(target).put(target, Path(merger.path))

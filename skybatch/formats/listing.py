@@ -7,6 +7,7 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 
+from skybatch import disk
 from skybatch.formats import mapped, storage
 from skybatch.formats.source import InputFile
 
@@ -51,7 +52,7 @@ def build(files: Iterable[tuple[str, InputFile]], folder: str) -> None:
             common = _common(common or root, root)
         for written in (rows, text):
             written.flush()
-            os.fsync(written.fileno())  # the journal says that the index is there, and is durable
+            disk.fsync("listing", written.fileno())  # the journal says that the index is there, and is durable
     storage.write_bytes(f"{folder}/files.json", json.dumps({"root": common or ""}).encode())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from skybatch import disk
 from skybatch.errors import SegmentDamaged
 from skybatch.formats import segment, storage
 from skybatch.formats.stores.base import Piece
@@ -84,13 +85,13 @@ class Merger:
 
     def checkpoint(self) -> Mark:
         """Make durable what is there."""
-        os.fsync(self._fd)
+        disk.fsync("merge.checkpoint", self._fd)
         return Mark(os.lseek(self._fd, 0, os.SEEK_CUR), os.fstat(self._fd).st_ino)
 
     def finish(self, footer: bytes) -> os.stat_result:
         """Make the file durable; return its stat."""
         storage.write_all(self._fd, footer)
-        os.fsync(self._fd)
+        disk.fsync("merge", self._fd)
         stat = os.fstat(self._fd)
         self.close()
         return stat

@@ -12,6 +12,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from skybatch import disk
+
 if TYPE_CHECKING:
     from skybatch.formats.stores.base import Store
 
@@ -38,16 +40,16 @@ def name(marked: str, final: str) -> None:
     Where the filesystem keeps whole seconds only, what stands there is taken for the job's.
     """
     try:
-        os.link(marked, final)
+        disk.link("owned", marked, final)
     except FileExistsError:
         there = os.lstat(final)
         if os.path.isdir(final):
             raise IsADirectoryError(final) from None
         if there.st_mtime_ns % _SECOND != os.stat(marked).st_mtime_ns % _SECOND:
             raise
-        os.rename(marked, final)
+        disk.rename("owned", marked, final)
     else:
-        os.unlink(marked)
+        disk.unlink("owned", marked)
 
 
 def put(store: Store, path: str, data: bytes, owner: str) -> None:

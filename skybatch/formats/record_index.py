@@ -5,12 +5,12 @@ It is written once, by the engine, and mapped by workers, so that only what is l
 
 from __future__ import annotations
 
-import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from types import TracebackType
 
+from skybatch import disk
 from skybatch.formats import listing, mapped
 
 Row = tuple[int, int, int]
@@ -85,7 +85,7 @@ class Making:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for file in (self._rows, self._files):
             file.flush()
-            os.fsync(file.fileno())  # the journal says that the index is there, and is durable
+            disk.fsync("index", file.fileno())  # the journal says that the index is there, and is durable
             file.close()
 
 

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from skybatch import disk
 from skybatch.errors import SegmentDamaged, name_place
+from skybatch.failpoints import after, before
 from skybatch.formats import storage
 
 RECORD = struct.Struct("<QQQQII")
@@ -139,9 +141,9 @@ class SegmentFile(Segment):
         name, data = self._name(), self._taken()
         index = self._index()
         self._write(data + index)
-        os.fsync(self._fd)
+        disk.fsync("segment", self._fd)
         os.close(self._fd)
-        os.rename(self._temporary, self._folder / name)
+        disk.rename("segment", self._temporary, self._folder / name)
         storage.sync_folder(str(self._folder))
         return self._sealed(self._offset + len(index))
 
@@ -152,7 +154,9 @@ class SegmentFile(Segment):
 
     def _write(self, data: bytes) -> None:
         try:
+            before("segment.write")
             storage.write_all(self._fd, data)
+            after("segment.write")
         except OSError as error:
             name_place(error, str(self._temporary))
             raise

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from skybatch import disk
 from skybatch.errors import UsageError
 from skybatch.formats import members, storage
 from skybatch.formats.base import Assembler
@@ -71,7 +71,7 @@ class Shards(Assembler):
     def _begin(self) -> _Shard:
         if not self._done:
             members.remove(self._sink.name)  # what an earlier try has left
-            self._folder.mkdir()
+            disk.mkdir("shards", self._folder)
         return _Shard(self._folder / f"part-{len(self._done):05d}{self._ending}", self._compression)
 
     def _complete(self, shard: _Shard) -> None:
@@ -125,5 +125,5 @@ class _Appended:
         with self._path.open("ab", buffering=0) as file:
             storage.write_all(file.fileno(), bytes(self._waiting))
             if sync:
-                os.fsync(file.fileno())
+                disk.fsync("shard", file.fileno())
         self._waiting.clear()

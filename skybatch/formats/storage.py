@@ -11,7 +11,9 @@ import threading
 from collections.abc import Callable
 from typing import cast
 
+from skybatch import disk
 from skybatch.errors import UsageError
+from skybatch.failpoints import after, before
 from skybatch.formats import durability, owned
 from skybatch.formats.masking import check_path as check_path
 from skybatch.formats.masking import masked as masked
@@ -81,15 +83,17 @@ def _write_by_way_of(folder: str, final: str, data: bytes, owner: str | None, *,
     try:
         try:
             keep_for_owner(fd)
+            before("file.write")
             write_all(fd, data)
+            after("file.write")
             if owner is not None:
                 owned.mark(fd, owner)
             if sync:
-                os.fsync(fd)
+                disk.fsync("file", fd)
         finally:
             os.close(fd)
         if owner is None:
-            os.rename(temporary, final)
+            disk.rename("file", temporary, final)
         else:
             owned.name(temporary, final)
     except BaseException:
@@ -126,7 +130,7 @@ def make_folders(folder: str) -> None:
         folder = os.path.dirname(folder)
     for made in reversed(missing):
         try:
-            os.mkdir(made)
+            disk.mkdir("folder", made)
         except FileExistsError:
             continue
         mode = os.stat(made).st_mode
@@ -139,17 +143,14 @@ def sync_folder(folder: str) -> None:
     """Make entries of `folder` durable."""
     fd = private(os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
-        os.fsync(fd)
+        disk.fsync("folder", fd)
     finally:
         os.close(fd)
 
 
 def unlink_if_there(path: str) -> None:
     """Remove a file, or nothing."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
+    disk.unlink("file", path, missing_ok=True)
 
 
 def private(fd: int) -> int:

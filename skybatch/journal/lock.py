@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from skybatch.errors import JobLocked
+from skybatch.failpoints import reach
 from skybatch.journal import forking
 
 PROBES_WAITED_OUT = 5  # is_held() holds the lock for microseconds; an engine holds it for longer than this
@@ -49,6 +50,7 @@ class JobLock:
             os.close(fd)
             raise
         self._fd = fd
+        reach("lock.acquired")
 
     def release(self) -> None:
         """Let go of the lock; may be called twice."""

@@ -10,6 +10,7 @@ import threading
 import traceback
 
 from skybatch.errors import is_of_storage
+from skybatch.failpoints import reach
 from skybatch.worker.frames import Decoder, Frame, encode, write_all
 from skybatch.worker.mark import Mark, NoMark
 
@@ -40,12 +41,16 @@ class Channel:
             if not data:
                 return None
             self._arrived = self._decoder.feed(data)
-        return self._arrived.pop(0)
+        frame = self._arrived.pop(0)
+        reach("worker.received", frame["op"])
+        return frame
 
     def send(self, frame: Frame) -> None:
         """Send one frame whole. Raises OSError when the parent is gone."""
         with self._sending:
+            reach("worker.sends", frame["op"])
             write_all(self._fd, encode(frame))
+            reach("worker.sent", frame["op"])
 
 
 def serve_process(channel_fd: int, mark_fd: int) -> None:

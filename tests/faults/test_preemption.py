@@ -7,12 +7,14 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import skybatch.errors
+from skybatch import io_formats, utils
 from skybatch.engine import preemptions
 from tests.tools.mapping import Outcome, map_items
 from tests.tools.processes import wait_until
@@ -123,3 +125,37 @@ def test_job_whose_host_goes_down_is_paused_with_nobody_charged(tmp_path: Path) 
     assert caught.value.exit_code == 128 + signal.SIGTERM
     job = skybatch.engine.job.find_job(caught.value.job_id)
     assert {failure.kind for failure in job.errors()} <= {"preempted"}
+
+
+@dataclass
+class ReducingOnce(io_formats.OutputWriter):
+    """The machine wants the process that merges gone, once."""
+
+    flag: str
+
+    def upload_batch(self, results: Batch, start_idx: int, end_idx: int, job_id: str) -> str:
+        path = utils.get_batch_path(self.path, start_idx, end_idx, job_id)
+        utils.save_jsonl_to_cloud(results, path)
+        return path
+
+    def reduce_results(self, job_id: str) -> None:
+        if not os.path.exists(self.flag):
+            open(self.flag, "x").close()
+            os.kill(os.getppid(), signal.SIGTERM)
+            time.sleep(SLOW_S)
+        utils.concatenate_batches_to_output(self.path, job_id)
+
+    def cleanup(self, job_id: str) -> None:
+        utils.delete_batch_files(self.path, job_id)
+
+
+def same(batch: Batch) -> Batch:
+    return batch
+
+
+def test_job_whose_merging_process_is_preempted_is_paused(tmp_path: Path) -> None:
+    writer = ReducingOnce(str(tmp_path / "out.jsonl"), str(tmp_path / "flag"))
+    with pytest.raises(skybatch.errors.Paused, match="told to go by the machine") as caught:
+        map_items(tmp_path, same, output=writer)
+    job = skybatch.engine.job.resume(caught.value.job_id)
+    assert Outcome(job, tmp_path / "out.jsonl").ids == list(range(40))

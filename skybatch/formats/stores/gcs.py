@@ -67,6 +67,12 @@ class GCSStore(Store):
         """
         return retrying.call(what, lambda: self.attempt(method, path, *names, size=size, **arguments))
 
+    def change(
+        self, operation: str, what: str, method: str, path: str, *names: str, size: int = 0, **arguments: Any
+    ) -> Answer:
+        """As `call`, for what changes something; `operation` as for `retrying.change`."""
+        return retrying.change(what, operation, lambda: self.attempt(method, path, *names, size=size, **arguments))
+
     def attempt(
         self, method: str, path: str, *names: str, size: int = 0, data: bytes | None = None, **arguments: Any
     ) -> Answer:
@@ -151,7 +157,7 @@ class GCSStore(Store):
 
     def _delete(self, path: str) -> None:
         try:
-            self.call(path, "DELETE", "b/{}/o/{}", *split(path))
+            self.change("delete", path, "DELETE", "b/{}/o/{}", *split(path))
         except Refusal as refusal:
             if refusal.kind is not Kind.MISSING:
                 raise
@@ -168,7 +174,8 @@ class GCSStore(Store):
                 f"\r\n--{boundary}--\r\n".encode(),
             )
         )
-        answer = self.call(
+        answer = self.change(
+            "put",
             path,
             "POST",
             f"{self._fs._location}/upload/storage/v1/b/{{}}/o",
@@ -183,7 +190,8 @@ class GCSStore(Store):
 
     def _put_in_chunks(self, path: str, file: Path, replaces: str | None, owner: str | None) -> dict[str, Any]:
         bucket, key = split(path)
-        answer = self.call(
+        answer = self.change(
+            "begin_upload",
             path,
             "POST",
             f"{self._fs._location}/upload/storage/v1/b/{{}}/o",
@@ -209,7 +217,7 @@ class _Resumable:
     def send(self) -> dict[str, Any]:
         """All of it; the object that was made."""
         while True:
-            made = retrying.call(self._path, self._attempt)
+            made = retrying.change(self._path, "send_part", self._attempt)
             if made is not None:
                 return made
 

@@ -165,7 +165,8 @@ class GCSComposer(Composer):
         ]
         resource = {"name": key, "contentType": "application/octet-stream", **metadata(self._owner)}
         try:
-            answer = self._store.call(
+            answer = self._store.change(
+                "compose",
                 path,
                 "POST",
                 "b/{}/o/{}/compose",

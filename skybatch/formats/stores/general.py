@@ -105,7 +105,7 @@ class GeneralStore(Store):
                 else:
                     self._fs.pipe_file(name, data)
 
-            retrying.call(path, attempt)
+            retrying.change(path, "put", attempt)
             made = self.info(path)
             if owner is not None:
                 self._owners[path] = (made.version, owner)
@@ -114,7 +114,7 @@ class GeneralStore(Store):
     def delete(self, paths: Iterable[str]) -> None:
         for path in paths:
             try:
-                retrying.call(path, functools.partial(self._fs.rm_file, self._name(path)))
+                retrying.change(path, "delete", functools.partial(self._fs.rm_file, self._name(path)))
             except Refusal as refusal:
                 if refusal.kind is not Kind.MISSING:
                     raise

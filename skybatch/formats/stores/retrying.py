@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from skybatch.errors import StorageDenied, StorageFailed, UsageError
+from skybatch.failpoints import after, before
 from skybatch.formats.masking import masked
 
 T = TypeVar("T")
@@ -86,6 +87,18 @@ def call(what: str, attempt: Callable[[], T]) -> T:
     except Exception as error:
         told = told_error(what, error, patience)
     raise told  # outside of the handler, so that the store's own error, which may hold secrets, is not chained
+
+
+def change(what: str, operation: str, attempt: Callable[[], T]) -> T:
+    """As `call`, for what changes something in the store; `operation` names the boundaries on both sides of it."""
+
+    def passing() -> T:
+        before("store", operation)
+        made = attempt()
+        after("store", operation)
+        return made
+
+    return call(what, passing)
 
 
 def until_given_up() -> threading.Event:

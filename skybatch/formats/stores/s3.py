@@ -25,6 +25,15 @@ DELETES_AT_ONCE = 1000  # S3's own limit
 UPLOADS_AT_ONCE = 4
 READS_AT_ONCE = 16
 CONDITIONS_SINCE = (1, 36)  # botocore's version
+CHANGES = {
+    "put_object": "put",
+    "create_multipart_upload": "begin_upload",
+    "upload_part": "send_part",
+    "upload_part_copy": "copy_part",
+    "complete_multipart_upload": "complete",
+    "abort_multipart_upload": "abort",
+}
+"""What failpoints call the calls that change something; deleting is a call of its own kind."""
 
 
 class S3Store(Store):
@@ -68,7 +77,12 @@ class S3Store(Store):
         from fsspec.asyn import sync
 
         limit = 10 * retrying.timeout_s() if not size else _time_for(size)
-        return retrying.call(what, lambda: dict(sync(self._fs.loop, self._once, method, timeout=limit, **arguments)))
+        operation = CHANGES.get(method)
+
+        def attempt() -> dict[str, Any]:
+            return dict(sync(self._fs.loop, self._once, method, timeout=limit, **arguments))
+
+        return retrying.change(what, operation, attempt) if operation else retrying.call(what, attempt)
 
     async def _once(self, method: str, **arguments: Any) -> Any:
         # As s3fs._call_s3, without its own retries and its own reading of errors.
@@ -182,7 +196,7 @@ class S3Store(Store):
                     raise _NotDeleted(error)
 
         try:
-            retrying.call(f"deleting from s3://{bucket}", attempt)
+            retrying.change(f"deleting from s3://{bucket}", "delete", attempt)
         except Refusal as refusal:
             if refusal.kind is not Kind.MISSING:
                 raise

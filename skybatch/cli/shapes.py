@@ -121,12 +121,64 @@ class TriedBatch:
     traceback: Annotated[str | None, "the traceback"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProblemShape:
+    """One problem that `skybatch fsck` found."""
+
+    what: Annotated[str, "what is not as it should be"]
+    remedy: Annotated[str, "the command that mends it"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportShape:
+    """What `skybatch fsck` looked at, and what it found."""
+
+    job_id: Annotated[str, "the job's id"]
+    engine_running: Annotated[bool, "whether an engine ran it meanwhile: what that writes may look like a problem"]
+    deep: Annotated[bool, "whether every stored byte was read"]
+    items: Annotated[int | None, "items of the dataset; null until known"]
+    winners: Annotated[int, "items whose result is accepted"]
+    files: Annotated[int, "stored files with their results"]
+    bytes: Annotated[int, "the size of these"]
+    problems: Annotated[list[ProblemShape], "problems, each with what mends it"]
+    notes: Annotated[list[str], "what is worth knowing, and no problem"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedOutput:
+    """One output of an exported job."""
+
+    path: Annotated[str, "where it is, or will be"]
+    state: Annotated[str, "`open`, `publishing`, `published` or `cleaned`"]
+    token: Annotated[dict[str, Any] | None, "how the published output is recognised as this job's"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """`skybatch export`: a job as JSON, for records and other programs. Secrets are masked."""
+
+    skybatch: Annotated[str, "the version that wrote this"]
+    python: Annotated[str, "the Python that wrote this"]
+    sqlite: Annotated[str, "its SQLite"]
+    job: Annotated[JobStatus, "as `status` shows it"]
+    input: Annotated[dict[str, Any], "the reader's class and fields"]
+    mapper: Annotated[str, "where the mapper was found, and its name"]
+    settings: Annotated[dict[str, Any], "batch size, retries, policies and the like"]
+    fingerprint: Annotated[Any, "what the input looked like when it was planned; null until then"]
+    codes: Annotated[dict[str, int], "items done, by the hash of the code that mapped them"]
+    attempts: Annotated[dict[str, int], "items done, by how many tries their range took"]
+    failures: Annotated[dict[str, int], "failed tries that are kept, by class"]
+    outputs: Annotated[list[ExportedOutput], "its outputs, in the order given"]
+
+
 SHAPES: dict[str, tuple[type, bool]] = {
     "run": (TriedBatch, True),
     "list": (JobSummary, True),
     "status": (JobStatus, False),
     "logs": (LogFile, True),
     "errors": (Failure, True),
+    "fsck": (ReportShape, False),
+    "export": (Exported, False),
     "pool list": (PoolShape, True),
     "pool show": (PoolShape, False),
     "plugins": (PluginShape, True),

@@ -156,7 +156,8 @@ class LocalPlace(Place):
             try:
                 disk.link("output", staged, self._final)
             except FileExistsError:
-                raise self._conflict() from None
+                if not tokens.is_same(staged, self._final):
+                    raise self._conflict() from None
         storage.sync_folder(self.folder)
 
     def _delete(self, paths: Iterable[str]) -> None:

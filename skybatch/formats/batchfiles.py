@@ -135,6 +135,20 @@ def segment_names(output_path: str, job_id: str) -> Iterator[tuple[int, int, str
             yield int(match[1]), int(match[2]), match[0]
 
 
+def stretches(output_path: str, job_id: str) -> Iterator[tuple[int, int, str]]:
+    """First item, last item and nonce of every batch file that a writer has stored, in no order."""
+    for match in map(_NAME.fullmatch, names(output_path, job_id)):
+        if match and match[4] == "jsonl":
+            yield int(match[1]), int(match[2]), match[3]
+
+
+def nonces(output_path: str, job_id: str) -> Iterator[str]:
+    """The attempt's nonce of every file of ours in the folder; those of an object's index are not counted."""
+    for match in map(_NAME.fullmatch, names(output_path, job_id)):
+        if match:
+            yield match[3]
+
+
 def _cover(output_path: str, job_id: str) -> list[tuple[int, int, str]]:
     """An ordered cover of the items by batch files, from a listing; `(start, end, path)` each.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from skybatch import disk
 from skybatch.formats import storage
 from skybatch.formats.stores.base import ANYTHING, ObjectInfo, Store
-from skybatch.formats.tokens import Token, token_of
+from skybatch.formats.tokens import Token, is_same, token_of
 
 
 def folder(staged: str) -> str:
@@ -56,7 +56,8 @@ def _link(source: str, final: str) -> None:
     try:
         disk.link("member", source, final)
     except FileExistsError:
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), final) from None
+        if not is_same(source, final):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), final) from None
 
 
 def put_in_store(

@@ -13,7 +13,7 @@ from skybatch.errors import JournalDamaged, JournalError, WinnerConflict
 from skybatch.journal.schema import APPLICATION_ID, VERSION
 
 BUSY_TIMEOUT_S = 10.0
-REMEDY = "nothing was changed; put back a copy of this file, or start the job anew"
+REMEDY = "nothing was changed; to make it anew from the results stored so far: skybatch rebuild"
 
 
 def connect(path: Path, *, mode: str) -> sqlite3.Connection:
@@ -45,9 +45,9 @@ def check_whole(connection: sqlite3.Connection, path: Path) -> None:
     with translated(path):
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
-            raise JournalDamaged(f"{path}: the journal is damaged ({verdict.splitlines()[-1]}); {REMEDY}")
+            raise JournalDamaged(f"{path}: the journal is damaged ({verdict.splitlines()[-1]}); {_remedy(path)}")
         if connection.execute("SELECT count(*) FROM job").fetchone() != (1,):
-            raise JournalDamaged(f"{path}: the journal holds no job; {REMEDY}")
+            raise JournalDamaged(f"{path}: the journal holds no job; {_remedy(path)}")
 
 
 @contextmanager
@@ -59,24 +59,28 @@ def translated(path: Path) -> Iterator[None]:
         raise _translation(error, path) from error
 
 
+def _remedy(path: Path) -> str:
+    return f"{REMEDY} {path.parent.name}"
+
+
 def _check_file(path: Path) -> None:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        raise JournalDamaged(f"{path}: the journal is missing; {REMEDY}") from None
+        raise JournalDamaged(f"{path}: the journal is missing; {_remedy(path)}") from None
     if size == 0:
-        raise JournalDamaged(f"{path}: the journal is empty; {REMEDY}")
+        raise JournalDamaged(f"{path}: the journal is empty; {_remedy(path)}")
 
 
 def _check_identity(connection: sqlite3.Connection, path: Path) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID or version < 1:
-        raise JournalDamaged(f"{path}: not a skybatch journal; {REMEDY}")
+        raise JournalDamaged(f"{path}: not a skybatch journal; {_remedy(path)}")
     if version > VERSION:
         raise JournalDamaged(
             f"{path}: written by a newer skybatch (schema {version}, this one knows {VERSION}); "
-            "nothing was changed; upgrade skybatch"
+            f"upgrade skybatch, or: {_remedy(path)}"
         )
 
 
@@ -88,7 +92,7 @@ def _translation(error: sqlite3.Error, path: Path) -> Exception:
     if primary == sqlite3.SQLITE_IOERR:
         return OSError(errno.EIO, f"{os.strerror(errno.EIO)} ({error})", str(path))
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return JournalDamaged(f"{path}: the journal is damaged ({error}); {REMEDY}")
+        return JournalDamaged(f"{path}: the journal is damaged ({error}); {_remedy(path)}")
     if str(error) in ("runs overlap", "range was split"):
         return WinnerConflict(f"{path}: {error}")
     return JournalError(f"{path}: {error}")

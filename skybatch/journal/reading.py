@@ -41,6 +41,9 @@ SETTLED = f"""SELECT {RUN}, segments.nonce, segments.start, segments.end, segmen
     segments.info FROM runs LEFT JOIN segments ON segments.nonce = runs.nonce
     WHERE runs.start >= ? ORDER BY runs.start LIMIT {SETTLED_PAGE}"""
 COUNTS = """SELECT state, sum(end - start + 1), sum((end - start + size) / size) FROM runs GROUP BY state"""
+WON_THOUGH_SPLIT = """SELECT splits.start, splits.end FROM splits JOIN runs
+    ON runs.start <= splits.start AND runs.end >= splits.end AND runs.size > splits.end - splits.start
+    WHERE runs.state = 'won'"""
 RANGES = """SELECT (length + batch_size - 1) / batch_size + (SELECT coalesce(sum(parts - 1), 0) FROM splits)
     FROM job"""
 
@@ -109,6 +112,21 @@ class Queries:
     def splits(self) -> list[tuple[int, int]]:
         """The ranges that their parts took over, in order."""
         return self._all("SELECT start, end FROM splits ORDER BY start, end")
+
+    def faults(self) -> list[str]:
+        """What SQLite finds wrong with the file, and rows that refer to what is not there; reads all of it."""
+        verdicts = [verdict for (verdict,) in self._all("PRAGMA integrity_check(20)") if verdict != "ok"]
+        for table, row, other, _ in self._all("PRAGMA foreign_key_check"):
+            verdicts.append(f"row {row} of {table}: what it refers to in {other} is gone")
+        return verdicts
+
+    def won_though_split(self) -> list[tuple[int, int]]:
+        """Ranges that are won as a whole, though parts took over. There must be none."""
+        return self._all(WON_THOUGH_SPLIT)
+
+    def nonces(self) -> set[str]:
+        """Of all segments."""
+        return {nonce for (nonce,) in self._all("SELECT nonce FROM segments")}
 
     def failures(self, limit: int | None = None) -> list[FailureRow]:
         """The newest `limit` failures that are kept, oldest first; None for all of them."""

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from skybatch.executors.base import WorkerChannel
 
 
+DEATHS_MAX = 3
+"""So often the process may die at one operation: of another's doing it is one too many."""
+
+
 class ReduceProcess:
     """The process that runs a custom writer's reduce and cleanup."""
 
@@ -31,7 +35,7 @@ class ReduceProcess:
 
         self._engine = engine
         options = engine.options
-        executor = LocalExecutor(
+        self._executor = LocalExecutor(
             ExecutorOptions(
                 env=resolve(options.env), activate_env=options.activate_env, log_folder=str(engine.folder.logs)
             )
@@ -43,28 +47,47 @@ class ReduceProcess:
             "catalogue": catalogue,
             "batch_timeout_s": None,
         }
-        config["refs"] = {key: ref for key, ref in config["refs"].items() if key != "mapper"}
-        self._channel: WorkerChannel = executor.start(0, config)
+        self._config = {**config, "refs": {key: ref for key, ref in config["refs"].items() if key != "mapper"}}
+        self._start()
+
+    def _start(self) -> None:
+        self._channel: WorkerChannel = self._executor.start(0, self._config)
         self._frames: list[Frame] = []
 
     def ask(self, frame: Frame) -> Frame:
-        """Have one operation done; its answer. Raises what `fail` does, StorageFailed, Paused."""
+        """Have one operation done, once more when its process dies; its answer.
+
+        Raises what `fail` does, StorageFailed, Paused.
+        """
+        deaths = 0
+        while (answer := self._ask(frame))["op"] == "lost":
+            deaths += 1
+            if deaths == DEATHS_MAX:
+                self._fail(frame, answer)
+            self.close()
+            self._start()
+        return answer
+
+    def _ask(self, frame: Frame) -> Frame:
+        """The answer; or `lost`, when the process has died and nothing says why but how."""
         reach("engine.sends", frame["op"])
-        self._channel.send(frame)
+        try:
+            self._channel.send(frame)
+        except OSError:
+            pass  # its end of file follows
         reach("engine.sent", frame["op"])
         while True:
-            answer = self._next()
-            if answer is not None:
-                reach("engine.received", answer["op"])
-            if answer is not None and answer["op"] == "lost" and answer["reason"] == "preempted":
+            answer = self._next() or {"op": "lost", "reason": "exit"}
+            reach("engine.received", answer["op"])
+            if answer["op"] == "lost" and answer["reason"] == "preempted":
                 self._pause(DEATHS["preempted"])
-            if answer is None or answer["op"] in ("lost", "broken"):
+            if answer["op"] == "broken":
                 self._fail(frame, answer)
             if answer["op"] == "started" and (skewed := skew(answer)):
                 self._pause(skewed)
             if answer["op"] == "storage":
                 raise StorageFailed(answer["message"])
-            if answer["op"] in ("reduced", "cleaned"):
+            if answer["op"] in ("reduced", "cleaned", "lost"):
                 return answer
 
     def _next(self) -> Frame | None:
@@ -78,10 +101,9 @@ class ReduceProcess:
                 self._frames = frames
         return self._frames.pop(0)
 
-    def _fail(self, asked: Frame, answer: Frame | None) -> NoReturn:
-        told = answer or {}
+    def _fail(self, asked: Frame, answer: Frame) -> NoReturn:
         last_words = self._channel.last_words() or death(answer)
-        fail(self._engine, asked, {**told, "message": told.get("message") or last_words})
+        fail(self._engine, asked, {**answer, "message": answer.get("message") or last_words})
 
     def _pause(self, cause: str) -> NoReturn:
         self._engine.journal.set_state("paused", cause)

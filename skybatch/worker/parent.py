@@ -377,4 +377,7 @@ def report(reason, status, held, **more):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BrokenPipeError:
+        pass  # the engine went away before anything had begun; the worker goes with us

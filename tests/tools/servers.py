@@ -42,9 +42,15 @@ _made_for: list[tuple[str, str]] = []  # what the stores of this process were la
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """moto's S3: quick, and does not look at signatures. Its URL."""
+    with running_moto(tmp_path_factory.mktemp("moto")) as url:
+        yield url
+
+
+@contextmanager
+def running_moto(folder: Path) -> Iterator[str]:
+    """moto's S3, with its log in `folder`, until the block ends; its URL."""
     port = free_ports(1)[0]
-    binary = _beside_python("moto_server")
-    with _running([binary, "-H", "127.0.0.1", "-p", str(port)], tmp_path_factory.mktemp("moto"), port) as url:
+    with _running([_beside_python("moto_server"), "-H", "127.0.0.1", "-p", str(port)], folder, port) as url:
         yield url
 
 

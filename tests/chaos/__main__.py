@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,8 @@ class Arena:
         _make_bucket(bucket)
         with running(self.store, _faulty(seed)) as proxy:
             bench = StoreBench(self.folder / str(seed), bucket, **IN_STORE)
-            tally = Attack(bench, seed, weapons, env={"AWS_ENDPOINT_URL": proxy.url}).run()
+            slower = replace(weapons, life_s=8.0)
+            tally = Attack(bench, seed, slower, env={"AWS_ENDPOINT_URL": proxy.url}).run()
         same(bench.objects(), undisturbed, bench.folder)
         return tally
 
@@ -217,7 +218,7 @@ def main() -> int:
         return total.engine_kills.total() >= asked.engines and total.worker_kills >= asked.workers
 
     shapes = ["two merged files"] if asked.what == "kills" else [*SHAPES, "store"]
-    weapons = Weapons(stops=asked.what == "run")
+    weapons = Weapons(stops=True, engine_kills=15) if asked.what == "run" else Weapons(stops=False)
     try:
         with arena_of(asked.folder, store=asked.what == "run") as arena:
             report(fight(arena, seeds, weapons, shapes, over), time.monotonic() - begun)

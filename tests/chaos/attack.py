@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -19,7 +20,7 @@ from tests.tools.processes import belonging_to
 
 SILENT_S = 60.0
 """A job that comes no further for so long hangs."""
-STARTS_KILLED = "workers cannot be started: the worker was killed by SIGKILL"
+STARTS_KILLED = re.compile("workers cannot be started: the worker('s parent)? was killed")
 """What an engine says when several workers in a row were killed before they could begin."""
 PHASE_OF = {
     "planning": "planning",
@@ -101,7 +102,7 @@ class Attack:
         if engine.returncode == -signal.SIGKILL:
             self._count_kill()
             return False
-        if engine.returncode == 75 or (engine.returncode == 1 and STARTS_KILLED in err):
+        if engine.returncode == 75 or (engine.returncode == 1 and STARTS_KILLED.search(err)):
             self.tally.pauses += 1
             return False
         if engine.returncode != 0:

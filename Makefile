@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TRACE := $(CURDIR)/$(VENV)/.boundaries
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-.PHONY: demo test check lint bench clean compiler
+.PHONY: demo test chaos check lint bench clean compiler
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV) || { apt-get update -qq; $(APT) python3-venv; $(PYTHON) -m venv --clear $(VENV); }
@@ -24,7 +25,16 @@ demo: $(VENV)/.ready  ## the main job on real data: killed half-way, resumed, co
 	$(BIN)/skybatch demo
 
 test: $(VENV)/.ready $(VENV)/.servers compiler  ## the whole suite, its files side by side
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	rm -f $(TRACE)
+	SKYBATCH_FAILPOINT_TRACE=$(TRACE) SKYBATCH_WORKER_FAILPOINT_TRACE=$(TRACE) $(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m tests.tools.boundaries $(TRACE)
+
+MINUTES ?= 10
+SEED ?= $(shell date +%s)
+chaos: $(VENV)/.ready $(VENV)/.servers  ## jobs under random kills for MINUTES, then every boundary, every crash, more simulated jobs
+	$(BIN)/python -m tests.chaos run --minutes $(MINUTES) --seed $(SEED)
+	EVERY_BOUNDARY=1 EVERY_PAIR=1 $(BIN)/python -m pytest -q -n auto --timeout 3600 tests/faults/test_every_boundary.py tests/faults/test_engine_crashes.py
+	$(BIN)/python -m tests.engine.simulate --seeds 50000 --first $(SEED)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

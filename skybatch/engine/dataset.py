@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from skybatch.engine.placing import standing
 from skybatch.engine.run import Formats, RunOptions
 from skybatch.engine.settings import JobSettings, check_least
 from skybatch.engine.spec import JobSpec
-from skybatch.errors import UsageError
+from skybatch.errors import SkybatchError, StorageFailed, UsageError, is_of_storage
 from skybatch.formats import storage
 from skybatch.formats.base import InputReader, OutputWriter
 from skybatch.journal.journal import Journal
@@ -144,15 +145,15 @@ class Dataset:
         called = name or str(getattr(mapper, "__name__", type(mapper).__name__))
         spec, captured = plan.freeze(name=called, settings=settings, run=options)
         home = folders.home()
-        earlier = unfinished(home, spec, resume=resume)
+        with _no_job_without_disk(home):
+            earlier = unfinished(home, spec, resume=resume)
         if earlier is not None:
             announce(earlier.id, "resumed")
             _tell_what_stays(earlier.spec, spec)
             return run_engine(earlier.folder, options if pool_name or executor or workers else None, stream)
         check_places(plan.outputs, overwrite=overwrite)
         formats = plan.formats()
-        with folder_claims.taken(formats.writers, spec.id):
-            return _start(home, spec, captured, formats, options, stream)
+        return _start(home, spec, captured, formats, options, stream)
 
     def preview(
         self,
@@ -352,29 +353,51 @@ def _start(
     stream: bool,
 ) -> Job:
     """Bring the job into being, and have it run here or by a detached engine."""
-    folder = JobFolder.create(home, spec.id)
-    folder.check_filesystem()
-    captured.store(folder.code)
-    lock = JobLock(folder.path)
-    lock.acquire()
-    try:
-        row = JobRow(
-            id=spec.id,
-            name=spec.name,
-            created_at=spec.created_at,
-            batch_size=spec.batch_size,
-            epoch=1 if stream else 0,  # the detached engine takes it over
-            code_hash=spec.code,
-            spec_hash=spec.identity(),
-        )
-        journal = Journal.create(folder.journal, row, [fields["path"] for fields in spec.outputs])
-        spec.save(folder.spec)
+    with _no_job_without_disk(home):
+        folder = JobFolder.create(home, spec.id)
+        lock = JobLock(folder.path)
+        try:
+            lock.acquire()
+            folder.check_filesystem()
+            with folder_claims.taken(formats.writers, spec.id):
+                journal = _bring_into_being(folder, spec, captured, stream)
+        except BaseException:
+            lock.release()
+            folder.discard_unborn()
+            raise
+    with lock:
         announce(spec.id, "started")
         for note in captured.notes:
             print(f"skybatch: {note}", file=sys.stderr)
         if stream:
             return run_engine(folder, options, stream, fresh=(spec, journal, formats, lock))
         journal.close()
-    finally:
-        lock.release()
     return run_engine(folder, options, stream)
+
+
+@contextmanager
+def _no_job_without_disk(home: Path) -> Iterator[None]:
+    """A disk that is full or fails before there is a job is told as such. Raises StorageFailed."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, SkybatchError) or not is_of_storage(error):
+            raise
+        raise StorageFailed(f"no job was made: {error.strerror}: {error.filename or home}") from error
+
+
+def _bring_into_being(folder: JobFolder, spec: JobSpec, captured: shipping.Captured, stream: bool) -> Journal:
+    """Write all that a resume needs; the spec, which says that the job exists, last."""
+    captured.store(folder.code)
+    row = JobRow(
+        id=spec.id,
+        name=spec.name,
+        created_at=spec.created_at,
+        batch_size=spec.batch_size,
+        epoch=1 if stream else 0,  # the detached engine takes it over
+        code_hash=spec.code,
+        spec_hash=spec.identity(),
+    )
+    journal = Journal.create(folder.journal, row, [fields["path"] for fields in spec.outputs])
+    spec.save(folder.spec)
+    return journal

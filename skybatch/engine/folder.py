@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -59,6 +60,11 @@ class JobFolder:
         for part in (folder.code, folder.logs, folder.index):
             disk.mkdir("job.part", part, 0o700)
         return folder
+
+    def discard_unborn(self) -> None:
+        """Remove the folder of a job that has not come into being."""
+        if not self.spec.exists():
+            shutil.rmtree(self.path, ignore_errors=True)
 
     @property
     def id(self) -> str:

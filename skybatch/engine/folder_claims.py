@@ -58,15 +58,23 @@ def _take(output: str, job_id: str) -> None:
 
 
 def _take_over(path: str, owner: str, job_id: str) -> str:
-    """Whose the claim is once one is dropped that is not needed: its job is published, or has stored nothing."""
+    """Whose the claim is once one is dropped that is not needed: its job is done, has stored nothing, or never was.
+
+    A job that is not known here may be another machine's.
+    """
     folder = JobFolder(home() / "jobs" / owner)
-    if not folder.spec.exists():
-        return owner  # another machine's, maybe
+    if not folder.path.is_dir():
+        return owner
     try:
-        with JobLock(folder.path), Reader(folder.journal) as journal:  # it cannot start meanwhile
-            if journal.job().state not in ("published", "cleaned") and journal.counts().won_items:
+        with JobLock(folder.path):  # it cannot start meanwhile
+            if folder.spec.exists() and _is_needed(folder):
                 return owner
             claims.drop(path)
             return claims.take(path, job_id)
     except (JobLocked, JournalError):
         return owner
+
+
+def _is_needed(folder: JobFolder) -> bool:
+    with Reader(folder.journal) as journal:
+        return journal.job().state not in ("published", "cleaned") and journal.counts().won_items > 0

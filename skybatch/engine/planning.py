@@ -45,13 +45,13 @@ def plan(folder: JobFolder, spec: JobSpec, journal: Journal, reader: InputReader
         if job.input_fingerprint != fingerprint:
             raise _changed(spec, reader, input_changes.told(reader.path, job.input_fingerprint, fingerprint))
         if isinstance(reader, WindowReader):
-            _ask(reader.open_index, str(folder.index))
+            _ask_index(reader.open_index, str(folder.index))
         elif (count := spec.cut(_ask(len, reader))) != job.length:
             raise _changed(spec, reader, f"it has {count} items now, and had {job.length}")
         if job.state != "running":
             journal.set_state("running")
         return job.length
-    whole = _ask(reader.build_index, str(folder.index)) if isinstance(reader, WindowReader) else _ask(len, reader)
+    whole = _ask_index(reader.build_index, str(folder.index)) if isinstance(reader, WindowReader) else _ask(len, reader)
     length = spec.cut(whole)
     journal.set_planned(length, fingerprint)
     journal.set_state("running")
@@ -79,6 +79,16 @@ def _ask(question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         told = describe(error)
         cause = f"the input cannot be read: {told['message']}"
         raise ReaderFailed(Stop(state="failed", cause=cause, exit_code=1, traceback=told["traceback"])) from error
+
+
+def _ask_index(question: Callable[[str], T], folder: str) -> T:
+    """The same for an index that is kept in `folder`: there, any failure of the disk is raised as it is."""
+    try:
+        return _ask(question, folder)
+    except ReaderFailed as failed:
+        if isinstance(failed.__cause__, OSError) and is_of_storage(failed.__cause__):
+            raise failed.__cause__ from None
+        raise
 
 
 # What is settled

@@ -66,7 +66,8 @@ class JobLock:
             self._fd = None
 
     def __enter__(self) -> Self:
-        self.acquire()
+        if not self.held:
+            self.acquire()
         return self
 
     def __exit__(

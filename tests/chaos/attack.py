@@ -20,8 +20,8 @@ from tests.tools.processes import belonging_to
 
 SILENT_S = 60.0
 """A job that comes no further for so long hangs."""
-STARTS_KILLED = re.compile("workers cannot be started: the worker('s parent)? was killed")
-"""What an engine says when several workers in a row were killed before they could begin."""
+STARTS_KILLED = re.compile(r"workers cannot be started: the worker|(reduce|cleanup) of output .*: the worker")
+"""What an engine says when several workers in a row were killed before they could begin, or while they reduced."""
 PHASE_OF = {
     "planning": "planning",
     "running": "mapping",
@@ -112,8 +112,6 @@ class Attack:
     def _launch(self) -> subprocess.Popen[str]:
         """A new engine, for a new job until there is one."""
         if not any(self.bench.home.glob("jobs/*/spec.json")):
-            for folder in self.bench.home.glob("jobs/*"):
-                os.rename(folder, self.bench.folder / f"unborn-{time.monotonic_ns()}")
             return self.bench.start(env=self.env)
         return self.bench.start_resume(env=self.env)
 

@@ -91,9 +91,9 @@ class Bench:
 
     @property
     def job_id(self) -> str:
-        """The one job's id."""
-        (name,) = os.listdir(self.home / "jobs")
-        return name
+        """The one job's id; folders of jobs that died before they came into being are none."""
+        (spec,) = self.home.glob("jobs/*/spec.json")
+        return spec.parent.name
 
     @property
     def job_folder(self) -> Path:

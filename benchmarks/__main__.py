@@ -13,6 +13,7 @@ NAMES = (
     "jsonl",
     "memory",
     "state",
+    "resume",
     "overlap",
     "start",
     "durability",

@@ -180,7 +180,7 @@ def report(tally: Tally, seconds: float) -> None:
     print(f"  {killed}; {tally.stops} processes stopped for a moment")
     print(f"  {tally.again} ranges run again; {tally.at_risk} were granted and not committed at a kill")
     if tally.pauses:
-        print(f"  paused {tally.pauses} times because the store was away")
+        print(f"  {tally.pauses} times an engine gave up for now: its store was away, or workers were killed as they began")
     for phase, count in tally.engine_kills.most_common():
         print(f"  {phase:10} {count:5}")
 

@@ -180,7 +180,7 @@ def report(tally: Tally, seconds: float) -> None:
     print(f"  {killed}; {tally.stops} processes stopped for a moment")
     print(f"  {tally.again} ranges run again; {tally.at_risk} were granted and not committed at a kill")
     if tally.pauses:
-        print(f"  {tally.pauses} times an engine gave up for now: its store was away, or workers were killed as they began")
+        print(f"  {tally.pauses} times an engine gave up for now, its store away or its workers killed")
     for phase, count in tally.engine_kills.most_common():
         print(f"  {phase:10} {count:5}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.tools.processes import belonging_to, describe, wait_for_none
-from tests.tools.servers import fake_gcs, gcs_bucket, moto, moto_bucket, seaweedfs, seaweedfs_bucket
+from tests.tools.servers import SECRET_KEY, fake_gcs, gcs_bucket, moto, moto_bucket, seaweedfs, seaweedfs_bucket
 
 __all__ = ["fake_gcs", "gcs_bucket", "moto", "moto_bucket", "seaweedfs", "seaweedfs_bucket"]
 
@@ -31,6 +32,7 @@ def skybatch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     """This test's `$SKYBATCH_HOME`; processes started with it or below it must be gone soon after the test."""
     home = tmp_path / "home"
     monkeypatch.setenv("SKYBATCH_HOME", str(home))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)  # a canary: see below
     yield home
     try:
         wait_for_none(tmp_path, LEFT_OVER_S)
@@ -40,3 +42,19 @@ def skybatch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         pytest.fail(f"left over after the test: {told}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Nothing that any job has written, journals and logs included, may hold the secret that all of them were given."""
+    if not hasattr(session.config, "workerinput"):
+        base = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+        leaks = files_with_the_secret(base)
+        if leaks:
+            raise AssertionError(f"the canary was written to {leaks}")
+
+
+def files_with_the_secret(folder: Path) -> list[str]:
+    """Files below a folder that have it; but for those that tell a server of the tests what it is."""
+    allowed = ["--exclude=s3.json", "--exclude-dir=data", "--exclude=*.log.INFO*"]
+    command = ["grep", "-rlaF", *allowed, "--", SECRET_KEY, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 
 import skybatch
-from skybatch import Dataset, JsonWriter, io_formats
+from skybatch import Dataset, JsonReader, JsonWriter, io_formats
 from skybatch.cli.exits import PAUSED
 from skybatch.engine.job import find_job
 from skybatch.errors import StorageFailed
+from skybatch.formats import copies, stores
 from tests.faults.test_publish_stores import StoreBench, is_publishing
 from tests.tools.bench import TIMEOUT_S, Bench, end_of
 from tests.tools.invariants import nothing_charged
@@ -134,3 +136,35 @@ def test_a_merge_that_waits_for_its_store_does_not_hold_up_signals(
         away.clear()
         bench.succeed(bench.start_resume())
         bench.check(done=True)
+
+
+def slowly(batch: list[dict[str, Any]], note: str) -> list[dict[str, Any]]:
+    Path(note).touch()
+    time.sleep(0.05)
+    return batch
+
+
+def test_credentials_that_expire_while_input_is_read_pause_the_job(
+    moto: str, moto_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers read by ranges here; from the first mapped batch on, the store refuses."""
+    mapped, renewed = tmp_path / "mapped", tmp_path / "renewed"
+    source, output = f"{moto_bucket}/in.jsonl", tmp_path / "out.jsonl"
+    stores.of(source).put(source, b"".join(b'{"i": %d}\n' % i for i in range(400)))
+    monkeypatch.setattr(copies, "SHARE", 0)
+
+    def refused(request: Request) -> Status | None:
+        of_input = request.path.endswith("in.jsonl") and request.method == "GET"
+        return Status(403, "ExpiredToken") if of_input and mapped.exists() and not renewed.exists() else None
+
+    with running(moto, refused) as proxy:
+        use_s3(proxy.url, monkeypatch)
+        with pytest.raises(skybatch.Paused, match="credentials") as caught:
+            Dataset(JsonReader(source)).map(
+                slowly, mapper_args={"note": str(mapped)}, batch_size=5, workers=2, output=JsonWriter(str(output))
+            )
+        job = find_job(caught.value.job_id)
+        assert nothing_charged(job.folder.journal) and job.progress().items_done < 400
+        renewed.touch()
+        skybatch.resume(job.id)
+    assert len(output.read_text().splitlines()) == 400

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from skybatch.engine.job import Job
 
 BLOCK = 1 << 16
+SUMMARY_LINES, ITEMS_SHOWN = 10, 5
 
 
 @click.command()
@@ -94,12 +95,22 @@ def _offset_of_last(fd: int, lines: int) -> int:
     "-n", "--number", type=click.IntRange(min=0), metavar="N", default=20, show_default=True,
     help="How many of the newest failures; 0 for all that are kept.",
 )  # fmt: skip
+@click.option(
+    "--export", "file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Write the items that failed for good to FILE, as JSON Lines: index, item, class, message, ...",
+)  # fmt: skip
 @json_option
-def errors(job: str | None, number: int, as_json: bool) -> None:
+def errors(job: str | None, number: int, file: Path | None, as_json: bool) -> None:
     """Show what failed in JOB, tries that were made good later included; the newest is last."""
     from skybatch.engine.job import find_job
 
-    failures = _failures(find_job(job))[-number:]
+    found = find_job(job)
+    if file is not None:
+        count = found.export_errors(file)
+        click.echo(f"skybatch: {count:,} items that failed for good are in {file}", err=True)
+        return
+    _summarize(found)
+    failures = _failures(found)[-number:]
     if as_json:
         emit_json(failures)
         return
@@ -111,6 +122,22 @@ def errors(job: str | None, number: int, as_json: bool) -> None:
         before = failure.traceback
     if not failures:
         click.echo("skybatch: nothing failed", err=True)
+
+
+def _summarize(job: Job) -> None:
+    """What failed for good, by class and message, when there is more than one of it; on stderr, as a heading."""
+    from skybatch.journal.reading import Reader
+
+    counts: dict[tuple[str, str], list[int]] = {}
+    with Reader(job.folder.journal) as reader:
+        for run, failure in reader.dead_failures():
+            what = (failure.kind, failure.message) if failure else ("unknown", "")
+            counts.setdefault(what, []).append(run.start)
+    for (kind, message), items in sorted(counts.items(), key=lambda each: -len(each[1]))[:SUMMARY_LINES]:
+        shown = ", ".join(map(str, items[:ITEMS_SHOWN])) + (", ..." if len(items) > ITEMS_SHOWN else "")
+        click.echo(f"{len(items):,} set aside, {kind}: {cell(message)}  (items {shown})", err=True)
+    if len(counts) > SUMMARY_LINES:
+        click.echo(f"and {len(counts) - SUMMARY_LINES:,} other kinds", err=True)
 
 
 def _failures(job: Job) -> list[Failure]:

@@ -166,6 +166,21 @@ class Job:
         with Reader(self.folder.journal) as reader:
             return reader.failures()
 
+    def export_errors(self, path: str | os.PathLike[str]) -> int:
+        """Write the items that failed for good to a file, as JSON Lines; how many there are.
+
+        Each has index, item, class, message, traceback, attempts and code. The items are read again, by the job's own
+        reader in this process. An older file is replaced.
+        """
+        from skybatch.engine import dead_letters
+        from skybatch.engine.resuming import make_formats
+
+        self.folder.check_trusted()
+        with Reader(self.folder.journal) as reader:
+            code = reader.job().code_hash or self.spec.code
+            formats = make_formats(self.folder, self.spec, code)
+            return dead_letters.export(Path(path), self.folder, reader, formats.reader)
+
     def _row(self) -> JobRow:
         with Reader(self.folder.journal) as reader:
             return reader.job()

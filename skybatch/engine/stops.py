@@ -13,6 +13,9 @@ FAILS = {
     "mapper": "the mapper fails on whatever it is given",
     "read": "the reader fails on whatever it is asked for",
     "write": "no result can be written",
+    "lost": "workers die, whatever they are given",
+    "timeout": "every batch takes too long",
+    "memory": "nothing fits into memory",
 }
 """What a failure of this kind comes to when nothing else ever happens."""
 OTHER_SETTINGS = "a reader or writer with other settings makes another job: run that, and remove this one"

@@ -20,8 +20,8 @@ from tests.tools.processes import belonging_to
 
 SILENT_S = 60.0
 """A job that comes no further for so long hangs."""
-STARTS_KILLED = re.compile(r"workers cannot be started: the worker|(reduce|cleanup) of output .*: the worker")
-"""What an engine says when several workers in a row were killed before they could begin, or while they reduced."""
+WORKERS_KILLED = re.compile("the worker was killed by SIGKILL|the worker's parent was killed|the worker died")
+"""What an engine says that gives up, resumably, since several workers in a row were killed before anything was done."""
 PHASE_OF = {
     "planning": "planning",
     "running": "mapping",
@@ -102,7 +102,7 @@ class Attack:
         if engine.returncode == -signal.SIGKILL:
             self._count_kill()
             return False
-        if engine.returncode == 75 or (engine.returncode == 1 and STARTS_KILLED.search(err)):
+        if engine.returncode == 75 or (engine.returncode == 1 and WORKERS_KILLED.search(err)):
             self.tally.pauses += 1
             return False
         if engine.returncode != 0:

@@ -285,3 +285,23 @@ def test_retry_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def same(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return batch
+
+
+def test_what_failed_for_good_is_exported_with_its_items(tmp_path: Path) -> None:
+    place = Place(tmp_path / "job")
+    place.run()
+    ran = place.skybatch("errors", "last", "--export", "failed.jsonl")
+    assert ran.returncode == 0, ran.stderr
+    letters = [json.loads(line) for line in (place.folder / "failed.jsonl").read_text().splitlines()]
+    assert [letter["index"] for letter in letters] == list(POISON)
+    assert all(letter["item"] == {"i": letter["index"]} for letter in letters)
+    first = letters[0]
+    assert first["class"] == "mapper" and first["attempts"] == 4 and "item 37 is bad" in first["message"]
+    assert "enrich.py" in first["traceback"] and first["code"]
+    kept = place.job.folder.path / "errors.jsonl"
+    assert kept.read_bytes() == (place.folder / "failed.jsonl").read_bytes()
+    shown = place.skybatch("errors", "last")
+    assert "1 set aside, mapper: ValueError: item 37 is bad" in shown.stderr
+    place.mend()
+    place.skybatch("retry", "--code", "current")
+    assert not kept.exists()

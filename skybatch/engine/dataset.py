@@ -5,25 +5,24 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skybatch import plugins
 from skybatch.engine import code as shipping
-from skybatch.engine import credentials, folder_claims
+from skybatch.engine import credentials, folder_claims, unfinished
 from skybatch.engine import folder as folders
 from skybatch.engine import spec as specs
 from skybatch.engine.environment import resolve
 from skybatch.engine.folder import JobFolder
-from skybatch.engine.job import Job, announce, run_engine, unfinished
+from skybatch.engine.job import Job, announce, run_engine
 from skybatch.engine.output_checks import check_places, check_stores
 from skybatch.engine.placing import standing
 from skybatch.engine.run import Formats, RunOptions
 from skybatch.engine.settings import JobSettings, check_least
 from skybatch.engine.spec import JobSpec
-from skybatch.errors import SkybatchError, StorageFailed, UsageError, is_of_storage
+from skybatch.errors import UsageError
 from skybatch.formats import storage
 from skybatch.formats.base import InputReader, OutputWriter
 from skybatch.journal.journal import Journal
@@ -145,8 +144,8 @@ class Dataset:
         called = name or str(getattr(mapper, "__name__", type(mapper).__name__))
         spec, captured = plan.freeze(name=called, settings=settings, run=options)
         home = folders.home()
-        with _no_job_without_disk(home):
-            earlier = unfinished(home, spec, resume=resume)
+        with folders.told_when_disk_fails(home):
+            earlier = unfinished.find(home, spec, resume=resume)
         if earlier is not None:
             announce(earlier.id, "resumed")
             _tell_what_stays(earlier.spec, spec)
@@ -353,7 +352,7 @@ def _start(
     stream: bool,
 ) -> Job:
     """Bring the job into being, and have it run here or by a detached engine."""
-    with _no_job_without_disk(home):
+    with folders.told_when_disk_fails(home):
         folder = JobFolder.create(home, spec.id)
         lock = JobLock(folder.path)
         try:
@@ -373,17 +372,6 @@ def _start(
             return run_engine(folder, options, stream, fresh=(spec, journal, formats, lock))
         journal.close()
     return run_engine(folder, options, stream)
-
-
-@contextmanager
-def _no_job_without_disk(home: Path) -> Iterator[None]:
-    """A disk that is full or fails before there is a job is told as such. Raises StorageFailed."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, SkybatchError) or not is_of_storage(error):
-            raise
-        raise StorageFailed(f"no job was made: {error.strerror}: {error.filename or home}") from error
 
 
 def _bring_into_being(folder: JobFolder, spec: JobSpec, captured: shipping.Captured, stream: bool) -> Journal:

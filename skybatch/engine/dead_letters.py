@@ -10,7 +10,9 @@ from typing import Any
 import orjson
 
 from skybatch.engine.folder import JobFolder
+from skybatch.engine.interrupts import say
 from skybatch.engine.retries import class_of
+from skybatch.errors import SkybatchError
 from skybatch.formats.base import InputReader, WindowReader
 from skybatch.formats.masking import masked
 from skybatch.journal.reading import Queries
@@ -36,6 +38,17 @@ def export(path: Path, folder: JobFolder, journal: Queries, reader: InputReader)
     finally:
         part.unlink(missing_ok=True)
     return count
+
+
+def keep(folder: JobFolder, journal: Queries, reader: InputReader) -> None:
+    """Put them into the job's folder, for whoever looks there, if there are any; the journal has them in any case."""
+    path = folder.path / NAME
+    path.unlink(missing_ok=True)
+    if journal.counts().dead_items:
+        try:
+            export(path, folder, journal, reader)
+        except (SkybatchError, OSError) as error:
+            say(f"{path} was not written: {masked(str(error))}")
 
 
 def _letters(folder: JobFolder, journal: Queries, reader: InputReader) -> Iterator[dict[str, Any]]:

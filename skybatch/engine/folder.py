@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skybatch import disk
-from skybatch.errors import NetworkFilesystem, UntrustedFolder
+from skybatch.errors import NetworkFilesystem, SkybatchError, StorageFailed, UntrustedFolder, is_of_storage
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # sorts as it counts; nothing looks like something else
 TIME_DIGITS, RANDOM_DIGITS = 8, 4  # 8 digits of 10 ms last until the year 2318
@@ -130,6 +130,17 @@ class JobFolder:
                 f"{self.path}: on a network filesystem ({kind}), where SQLite's locks cannot be trusted; "
                 "set SKYBATCH_HOME to a folder on a local disk"
             )
+
+
+@contextmanager
+def told_when_disk_fails(home: Path) -> Iterator[None]:
+    """A disk that is full or fails before there is a job is told as such. Raises StorageFailed."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, SkybatchError) or not is_of_storage(error):
+            raise
+        raise StorageFailed(f"no job was made: {error.strerror}: {error.filename or home}") from error
 
 
 def job_folders(home: Path) -> list[JobFolder]:

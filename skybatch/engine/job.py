@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skybatch import disk
 from skybatch.engine import control, remedies
 from skybatch.engine import folder as folders
 from skybatch.engine.folder import JobFolder
@@ -22,11 +21,9 @@ from skybatch.engine.run import Engine, Formats, RunOptions
 from skybatch.engine.spec import JobSpec
 from skybatch.errors import (
     JobFailed,
-    JobLocked,
     JobNotFound,
     JournalError,
     Paused,
-    UnfinishedJob,
     UsageError,
 )
 from skybatch.formats.masking import masked
@@ -331,6 +328,8 @@ def run_engine(
 
         detached.start(folder, options, how)
         return job
+    from skybatch.engine import unfinished
+
     display = _display()
     try:
         if fresh is None:
@@ -339,7 +338,7 @@ def run_engine(
             spec, journal, formats, _ = fresh
             Engine(folder, spec, journal, formats, options or RunOptions(), display).run()
     finally:
-        _forget_when_done(folder)
+        unfinished.forget_when_done(folder)
     _announce_end(job)
     return job
 
@@ -369,51 +368,3 @@ def announce(job_id: str, what: str) -> None:
         print(f"skybatch: job {job_id} {what}", file=sys.stderr, flush=True)
     except OSError:
         pass  # nobody reads
-
-
-# Unfinished jobs by what they ask for: `$SKYBATCH_HOME/unfinished/<identity>` holds the id
-
-
-def unfinished(home: Path, spec: JobSpec, *, resume: bool) -> Job | None:
-    """The unfinished job that `spec` asks for again, when it is to be resumed; notes `spec`'s own id otherwise.
-
-    Raises JobLocked when it runs now, UnfinishedJob when it is not to be resumed and has results.
-    """
-    note = home / "unfinished" / spec.identity()
-    job = _noted(home, note)
-    if job is not None:
-        if job.engine_running:
-            raise JobLocked(f"job {job.id} does the same and runs now; to follow it: skybatch status {job.id} --watch")
-        if resume:
-            return job
-        if job.progress().items_done:
-            same = "" if job.state in FAILED else ", or as here with resume=True (skybatch run --resume)"
-            raise UnfinishedJob(
-                f"job {job.id} does the same and stands {job.state}, with results\n"
-                f"  to go on with it: {job.command}{same}\n"
-                f"  to begin anew: skybatch clean --unfinished {job.id}"
-            )
-    note.parent.mkdir(mode=0o700, exist_ok=True)
-    fresh = note.with_name(f".{spec.id}")
-    fresh.write_text(spec.id)
-    disk.rename("unfinished", fresh, note)
-    return None
-
-
-def _noted(home: Path, note: Path) -> Job | None:
-    try:
-        job = Job(JobFolder(home / "jobs" / note.read_text()))
-        return job if job.folder.spec.exists() and job.state not in DONE else None
-    except (FileNotFoundError, JournalError):
-        return None
-
-
-def _forget_when_done(folder: JobFolder) -> None:
-    job = Job(folder)
-    try:
-        if job.state in DONE:
-            note = folders.home() / "unfinished" / job.spec.identity()
-            if note.read_text() == job.id:
-                disk.unlink("unfinished", note)
-    except (OSError, JournalError):
-        pass

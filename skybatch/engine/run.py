@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from skybatch import plugins
-from skybatch.engine import remedies
+from skybatch.engine import dead_letters, remedies
 from skybatch.engine.control import ControlServer
 from skybatch.engine.environment import resolve
 from skybatch.engine.events import Settings
@@ -40,7 +40,6 @@ from skybatch.errors import (
 from skybatch.executors.base import Executor, ExecutorOptions
 from skybatch.failpoints import reach
 from skybatch.formats.base import InputReader, OutputWriter, SegmentWriter, WindowReader
-from skybatch.formats.masking import masked
 from skybatch.journal.journal import Journal
 from skybatch.journal.rows import Changes
 from skybatch.worker.frames import Frame
@@ -209,7 +208,7 @@ class Engine:
                 if isinstance(error, (Paused, JobFailed, JournalError, StorageFailed)):
                     raise
                 self._end(Stop(state="failed", cause=str(error), exit_code=1))
-        self._export_dead_letters()
+        dead_letters.keep(self.folder, self.journal, self.formats.reader)
         self._notify("skybatch_job_finished", state=self.journal.job().state)
 
     def _revoke(self, lost: LostResults, *, last: bool) -> None:
@@ -329,20 +328,8 @@ class Engine:
 
     # Ends
 
-    def _export_dead_letters(self) -> None:
-        """Put what failed for good into the job's folder, for whoever looks there; the journal has it in any case."""
-        from skybatch.engine import dead_letters
-
-        path = self.folder.path / dead_letters.NAME
-        path.unlink(missing_ok=True)
-        if self.journal.counts().dead_items:
-            try:
-                dead_letters.export(path, self.folder, self.journal, self.formats.reader)
-            except (SkybatchError, OSError) as error:
-                say(f"{path} was not written: {masked(str(error))}")
-
     def _dead_letters(self, items: int) -> Stop:
-        self._export_dead_letters()
+        dead_letters.keep(self.folder, self.journal, self.formats.reader)
         first = next(iter(self.journal.dead_failures()), None)
         failure = first[1] if first else None
         what = f"; the first: {_where(failure)}: {failure.message}" if failure else ""

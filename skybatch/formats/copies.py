@@ -9,6 +9,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from skybatch import disk
@@ -69,15 +70,22 @@ def fetch(files: Iterable[InputFile], folder: str) -> None:
 
     AHEAD + 1 blocks are on their way and in memory at any time.
     """
+    objects = (file for file in files if not (storage.is_local(file.path) or kind_of(file.path)))
+    first = next(objects, None)
+    if first is not None:
+        _fetch(chain([first], objects), folder)
+
+
+def _fetch(objects: Iterable[InputFile], folder: str) -> None:
     import shutil
     from concurrent.futures import ThreadPoolExecutor
 
     waiting: deque[tuple[_Fetching, Future[None]]] = deque()
     with ThreadPoolExecutor(AHEAD + 1, "skybatch-fetch") as threads:
         try:
-            for file in files:
+            for file in objects:
                 copy = _copy_path(file, folder)
-                if storage.is_local(file.path) or kind_of(file.path) or os.path.exists(copy):
+                if os.path.exists(copy):
                     continue
                 if file.size > SHARE * shutil.disk_usage(folder).free:
                     break

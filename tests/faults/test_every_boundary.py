@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.test_publish_stores import StoreBench
 from tests.tools.bench import Bench, end_of
 from tests.tools.boundaries import EVERY, PAUSED, attacked, recover
+from tests.tools.servers import s3_bucket
 
 OUTPUTS = ["json", "yaml", "shards", "texts", "parquet"]
-STEP, STEP_OF_RECOVERIES, STEP_OF_WORKERS = 23, 61, 9
+STEP, STEP_OF_RECOVERIES, STEP_OF_WORKERS, STEP_OF_STORE = 23, 61, 9, 9
 
 
 def job(folder: Path) -> Bench:
@@ -83,3 +85,17 @@ def test_a_worker_that_dies_at_any_boundary(tmp_path: Path, undisturbed: dict[st
         if not latch.exists():
             assert number > 10
             return
+
+
+@pytest.mark.full
+def test_an_engine_that_dies_at_any_step_of_a_store(moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_store(folder: Path) -> StoreBench:
+        with s3_bucket(moto, monkeypatch) as bucket:
+            return StoreBench(folder, bucket, outputs=["json", "zipped", "merged", "shards"])
+
+    whole = in_store(tmp_path / "undisturbed")
+    whole.succeed(whole.start())
+    for _, bench, ended in attacked(in_store, tmp_path, STEP_OF_STORE, where="store.*"):
+        assert isinstance(bench, StoreBench) and ended.code == -9, ended
+        bench.succeed(bench.start_resume() if any(bench.home.glob("jobs/*/spec.json")) else bench.start())
+        assert bench.objects() == whole.objects()

@@ -35,15 +35,15 @@ def numbers(step: int) -> Iterator[int]:
 
 
 def attacked(
-    make: Callable[[Path], Bench], folder: Path, step: int, fault: str = ""
+    make: Callable[[Path], Bench], folder: Path, step: int, fault: str = "", where: str = "*"
 ) -> Iterator[tuple[int, Bench, Ended]]:
     """A job for each of these boundaries that was hit there: the boundary, the bench and how its engine ended.
 
-    The engine is killed, or the operation there fails with `fault`, an errno's name.
+    The engine is killed, or the operation there fails with `fault`, an errno's name; `where` is a pattern of names.
     """
     for number in numbers(step):
         bench = make(folder / str(number))
-        at = f"*:{number}:{fault}" if fault else f"*:{number}"
+        at = f"{where}:{number}:{fault}" if fault else f"{where}:{number}"
         ended = end_of(bench.start(failpoint=at))
         if ended.code == 0 and not fault:
             return  # there are not so many

@@ -85,7 +85,7 @@ def test_status_tells_how_to_go_on(place: Place, state: str, capsys: pytest.Capt
     shown = json.loads(capsys.readouterr().out)
     command = {
         "running": f"skybatch status {place.job.id} --watch",
-        "failed": f"skybatch resume {place.job.id} --code current",
+        "failed": f"skybatch retry {place.job.id} --code current",
         "finished": None,
     }
     assert shown["next_command"] == command.get(state, f"skybatch resume {place.job.id}")
@@ -251,7 +251,8 @@ def run(place: Place, *options: str) -> subprocess.CompletedProcess[str]:
 def test_run_of_the_same_file_never_does_the_work_twice(place: Place, state: str) -> None:
     again = run(place)
     assert again.returncode == {"running": 5, "killed": 1, "failed": 1, "finished": 73}[state]
-    assert state not in ("killed", "failed") or f"skybatch resume {place.job.id}" in again.stderr
+    way = {"killed": "resume", "failed": "retry"}.get(state)
+    assert way is None or f"skybatch {way} {place.job.id}" in again.stderr
     assert "Traceback" not in again.stderr
 
 

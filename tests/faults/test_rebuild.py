@@ -95,13 +95,14 @@ def test_a_whole_journal_is_not_made_anew(tmp_path: Path) -> None:
 
 def test_without_its_spec_or_its_code_no_job_is_rebuilt(tmp_path: Path) -> None:
     bench = crashed(tmp_path, "reducing")
-    (bench.job_folder / "journal.db").unlink()
-    spec = (bench.job_folder / "spec.json").rename(bench.folder / "spec.json")
-    code, said = command(bench, "rebuild", bench.job_id)
+    job_id, folder = bench.job_id, bench.job_folder
+    (folder / "journal.db").unlink()
+    spec = (folder / "spec.json").rename(bench.folder / "spec.json")
+    code, said = command(bench, "rebuild", job_id)
     assert code == DAMAGED and "spec.json: missing" in said, said
-    spec.rename(bench.job_folder / "spec.json")
-    (bench.job_folder / "code").rename(bench.folder / "code")
-    code, said = command(bench, "rebuild", bench.job_id)
+    spec.rename(folder / "spec.json")
+    (folder / "code").rename(bench.folder / "code")
+    code, said = command(bench, "rebuild", job_id)
     assert code == DAMAGED and "never taken from anywhere else" in said, said
 
 

@@ -16,7 +16,7 @@ from skybatch.engine.preemptions import Preemptions
 from skybatch.engine.scheduler import Scheduler
 from skybatch.engine.stops import Stop
 from skybatch.engine.versions import skew
-from skybatch.engine.workers import START_FAILURES_MAX, START_TIMEOUT_S, LiveWorker, Workers
+from skybatch.engine.workers import START_TIMEOUT_S, LiveWorker, Workers
 from skybatch.failpoints import reach
 from skybatch.journal.journal import Journal
 from skybatch.journal.rows import Changes, FailureRow
@@ -52,7 +52,6 @@ class Loop:
         self.stop: Stop | None = None
         self._draining = False
         self._halted: Stop | None = None
-        self._start_failures = 0
         self._grants: dict[int, events.Grant] = {}  # in workers' hands
         self._early: list[int] = []  # workers that were ready before the scheduler was
         self._changes = Changes()
@@ -91,7 +90,7 @@ class Loop:
     def renew(self) -> None:
         """Make ready for mapping once more, with other workers."""
         self.scheduler = None
-        self._early, self._start_failures = [], 0
+        self._early = []
         self._grants.clear()
 
     def _map(self) -> Stop | None:
@@ -147,15 +146,16 @@ class Loop:
         self._look_for_stuck()
         if not self._draining and not self.scheduler.finished and self.stop is None:
             self._workers.fill(self._wanted)
+            reasons = self._workers.without_hope()
+            if reasons is not None:
+                self._give_up(stops.of_no_worker(reasons))
         self._flush()
         if self._draining and not self._workers.live:
             self.stop = self._halted
 
     def _patience(self) -> float | None:
         assert self.scheduler is not None
-        waits = []
-        if self.scheduler.next_wake is not None:
-            waits.append(self.scheduler.next_wake)
+        waits = [at for at in (self.scheduler.next_wake, self._workers.next_look()) if at is not None]
         waits += [at for worker in self._workers.live.values() if (at := self._stuck_at(worker)) is not None]
         return max(0.0, min(waits) - time.monotonic()) if waits else None
 
@@ -207,7 +207,9 @@ class Loop:
         self._segments.clear()
 
     def _hear_failed(self, worker: LiveWorker, frame: Frame) -> None:
-        self._fail(told.failure(frame, worker.slot))
+        if self._workers.set_aside_if_troubled(worker):
+            return
+        self._fail(told.failure(frame, worker.slot.name))
         self._handle(
             RangeFailed(
                 worker.number,
@@ -221,8 +223,7 @@ class Loop:
         )
 
     def _hear_ready(self, worker: LiveWorker, frame: Frame) -> None:
-        worker.ready = True
-        self._start_failures = 0
+        self._workers.set_ready(worker)
         if self.scheduler is None:
             self._early.append(worker.number)
         else:
@@ -233,7 +234,7 @@ class Loop:
             self._give_up(Stop(state="paused", cause=skewed, exit_code=75))
 
     def _hear_lost(self, worker: LiveWorker, frame: Frame) -> None:
-        worker.lost = frame
+        worker.lost = worker.lost or frame
 
     def _hear_bye(self, worker: LiveWorker, frame: Frame) -> None:
         worker.said_bye = True
@@ -243,13 +244,18 @@ class Loop:
         self.halt("paused", "interrupted", 130, kill=True)
 
     def _hear_broken(self, worker: LiveWorker, frame: Frame) -> None:
-        self._give_up(stops.of_broken_worker(frame))
+        stop = stops.of_broken_worker(frame)
+        if worker.ready or self._workers.places.is_alone(worker.slot.place):
+            self._give_up(stop)
+            return
+        worker.broken = stop.cause  # another place may have what this one lacks
+        self._workers.kill(worker)
 
     def _hear_storage(self, worker: LiveWorker, frame: Frame) -> None:
         """Nobody's fault: another worker may have better luck, unless waiting does not help."""
         grants = [self._grants[number] for number in sorted(worker.grants)]
         if grants:
-            self._fail(told.storage_failure(grants[0], frame, worker.slot))
+            self._fail(told.storage_failure(grants[0], frame, worker.slot.name))
         self._storage_said = frame["message"]
         if frame.get("lasting") or self.scheduler is None or not self._workers.kill(worker):
             self._give_up(self._storage_down())
@@ -266,17 +272,22 @@ class Loop:
             return
         if not worker.ready:
             if (worker.lost or {}).get("reason") != "preempted":
-                self._start_failures += 1
-            if self._start_failures >= START_FAILURES_MAX:
-                words = worker.channel.last_words() or told.death(worker.lost)
-                self._give_up(Stop(state="failed", cause=f"workers cannot be started: {words}", exit_code=1))
+                self._not_started(worker)
+            return
+        if self._workers.set_aside_if_troubled(worker):
+            self._handle(WorkerLost(worker.number, "gone", ()))
             return
         held = tuple((start, end) for start, end in (worker.lost or {}).get("held", []))
         reason = self._preemptions.reason(worker.lost or {})
         if reason == "preempted" and held:
             grants = [self._grants[number] for number in worker.grants]
-            self._fail(told.preemption(grants, *held[0], worker.slot))
+            self._fail(told.preemption(grants, *held[0], worker.slot.name))
         self._handle(WorkerLost(worker.number, reason, held), worker)
+
+    def _not_started(self, worker: LiveWorker) -> None:
+        words = worker.broken or worker.channel.last_words() or told.death(worker.lost)
+        if not self._workers.places.failed(worker.slot.place, words, time.monotonic()):
+            self._give_up(Stop(state="failed", cause=f"workers cannot be started: {words}", exit_code=1))
 
     def _give_up(self, stop: Stop) -> None:
         self.stop = self.stop or stop
@@ -359,7 +370,7 @@ class Loop:
 
     def _record_loss(self, worker: LiveWorker, decision: events.Decision) -> None:
         """A worker's death as a failure of the range it was charged to, if to any."""
-        failure = told.loss(decision, worker.lost, worker.slot)
+        failure = told.loss(decision, worker.lost, worker.slot.name)
         if failure is not None:
             self._fail(failure)
 

@@ -30,18 +30,21 @@ class ReduceProcess:
     """The process that runs a custom writer's reduce and cleanup."""
 
     def __init__(self, engine: Engine, catalogue: str) -> None:
-        from skybatch.executors.base import ExecutorOptions
+        from skybatch.executors.base import ExecutorOptions, Slot
         from skybatch.executors.local import LocalExecutor
 
         self._engine = engine
         options = engine.options
         self._executor = LocalExecutor(
             ExecutorOptions(
-                env=resolve(options.env), activate_env=options.activate_env, log_folder=str(engine.folder.logs)
+                env=resolve(options.env),
+                activate_env=None if engine.maps_elsewhere else options.activate_env,
+                log_folder=str(engine.folder.logs),
             )
         )
+        self._slot = Slot(name="reduce")
         config = {
-            **engine._spec_config(0),
+            **engine._spec_config(self._slot),
             "role": "reduce",
             "log": str(engine.folder.logs / "reduce.log"),
             "catalogue": catalogue,
@@ -51,7 +54,7 @@ class ReduceProcess:
         self._start()
 
     def _start(self) -> None:
-        self._channel: WorkerChannel = self._executor.start(0, self._config)
+        self._channel: WorkerChannel = self._executor.start(self._slot, self._config)
         self._frames: list[Frame] = []
 
     def ask(self, frame: Frame) -> Frame:

@@ -37,7 +37,7 @@ from skybatch.errors import (
     StorageFailed,
     is_of_storage,
 )
-from skybatch.executors.base import Executor, ExecutorOptions
+from skybatch.executors.base import Executor, ExecutorOptions, Slot
 from skybatch.failpoints import reach
 from skybatch.formats.base import InputReader, OutputWriter, SegmentWriter, WindowReader
 from skybatch.journal.journal import Journal
@@ -107,6 +107,11 @@ class Engine:
     def runs_here(self) -> bool:
         """Whether the worker shares this process."""
         return self._executor.in_this_process
+
+    @property
+    def maps_elsewhere(self) -> bool:
+        """Whether the workers' machines and environments are others than this process's."""
+        return self._executor.elsewhere
 
     def run(self, on_listening: Callable[[], None] = lambda: None) -> None:
         """Run to the end of the job. The caller holds the lock; `on_listening` is called once others can watch.
@@ -257,7 +262,7 @@ class Engine:
     # Planning and mapping
 
     def _map(self, loop: Loop, workers: Workers, control: ControlServer, on_started: Callable[[], None]) -> Stop | None:
-        workers.fill(min(EARLY_WORKERS, workers.slots))
+        workers.fill(EARLY_WORKERS)
         on_started()
         try:
             length = plan(self.folder, self.spec, self.journal, self.formats.reader)
@@ -283,7 +288,7 @@ class Engine:
                 merging.tell()
         ranges = -(-length // self.spec.batch_size)
         self._length = length
-        stop = loop.map(scheduler, min(workers.slots, max(1, ranges)))
+        stop = loop.map(scheduler, max(1, ranges))
         if stop is not None:
             workers.kill_all()
             return stop
@@ -297,18 +302,18 @@ class Engine:
             if self.spec.replaces[idx] and is_folder(writer) and not isinstance(writer, SegmentWriter):
                 place_of(writer, self.spec, idx).withdraw()
 
-    def _worker_config(self, slot: int) -> Frame:
+    def _worker_config(self, slot: Slot) -> Frame:
         config = self._spec_config(slot)
         if self._executor.in_this_process and self.formats.mapper is not None:
             # a debugger's breakpoints are in these very objects, and another job's code may be loaded here
             config["live"] = (self.formats.mapper, self.formats.reader, self.formats.writers)
         return config
 
-    def _spec_config(self, slot: int) -> Frame:
+    def _spec_config(self, slot: Slot) -> Frame:
         spec = self.spec
         return {
             "op": "config",
-            "log": str(self.folder.logs / f"worker-{slot}.log"),
+            "log": str(self.folder.logs / f"worker-{slot.name}.log"),
             "log_cap": LOG_CAP,
             "batch_timeout_s": spec.batch_timeout_s,
             "start_timeout_s": START_TIMEOUT_S,

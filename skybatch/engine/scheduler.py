@@ -49,7 +49,7 @@ from skybatch.engine.retries import charge, class_of, is_spent, part_size, parts
 from skybatch.engine.waiting import Units
 
 REMEMBERED_LOST_GRANTS = 4096  # answers to older ones are late without being looked at
-UNBLAMED = frozenset({"gone", "preempted", "storage"})  # ways of being lost that are no range's fault
+UNBLAMED = frozenset({"gone", "link", "preempted", "storage"})  # ways of being lost that are no range's fault
 
 
 class Scheduler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from skybatch.engine import events, told
@@ -41,6 +42,12 @@ def of_broken_worker(frame: Frame) -> Stop:
         )
     traceback = None if frame.get("expected") or frame.get("missing") else frame.get("traceback")
     return Stop(state="failed", cause=cause, exit_code=1, traceback=traceback)
+
+
+def of_no_worker(reasons: Mapping[str, str]) -> Stop:
+    """There is no place left where a worker can be started; `reasons` by place."""
+    said = "".join(f"\n  {place or 'here'}: {reason}" for place, reason in sorted(reasons.items()))
+    return Stop(state="paused", cause=f"no worker can be started:{said or ' there is no slot'}", exit_code=75)
 
 
 def of_broken_mapper(decision: events.Broken, last: FailureRow | None, lost: Frame | None) -> Stop:

@@ -99,7 +99,7 @@ def waiting(unit: events.Unit, code: str) -> Run:
     )
 
 
-def failure(frame: Frame, slot: int) -> FailureRow:
+def failure(frame: Frame, slot: str) -> FailureRow:
     """What a worker says failed."""
     return FailureRow(
         start=frame["start"],
@@ -109,12 +109,12 @@ def failure(frame: Frame, slot: int) -> FailureRow:
         message=frame["message"],
         traceback=None if frame.get("expected") else frame["traceback"],  # our own frames tell nobody anything
         item=frame["item"] if frame["item"] is not None else _only(frame["start"], frame["end"]),
-        worker=str(slot),
+        worker=slot,
         at=time.time(),
     )
 
 
-def storage_failure(grant: events.Grant, frame: Frame, slot: int) -> FailureRow:
+def storage_failure(grant: events.Grant, frame: Frame, slot: str) -> FailureRow:
     """A worker's storage failed, with this grant in hand; nothing is charged."""
     return FailureRow(
         start=grant.start,
@@ -122,12 +122,12 @@ def storage_failure(grant: events.Grant, frame: Frame, slot: int) -> FailureRow:
         attempt=grant.attempt - 1,
         kind="storage",
         message=frame["message"],
-        worker=str(slot),
+        worker=slot,
         at=time.time(),
     )
 
 
-def preemption(grants: Iterable[events.Grant], start: int, end: int, slot: int) -> FailureRow:
+def preemption(grants: Iterable[events.Grant], start: int, end: int, slot: str) -> FailureRow:
     """A preempted worker had this range in hand, of one of these grants; nothing is charged."""
     tries = (grant.attempt - 1 for grant in grants if grant.start <= start and end <= grant.end)
     return FailureRow(
@@ -137,12 +137,12 @@ def preemption(grants: Iterable[events.Grant], start: int, end: int, slot: int) 
         kind="preempted",
         message=DEATHS["preempted"],
         item=_only(start, end),
-        worker=str(slot),
+        worker=slot,
         at=time.time(),
     )
 
 
-def loss(decision: events.Decision, lost: Frame | None, slot: int) -> FailureRow | None:
+def loss(decision: events.Decision, lost: Frame | None, slot: str) -> FailureRow | None:
     """A worker's death as a failure of the range it was charged to; None when it was charged to none."""
     if isinstance(decision, events.Retry):
         start, end, attempt = decision.unit.start, decision.unit.end, decision.unit.attempt
@@ -161,7 +161,7 @@ def loss(decision: events.Decision, lost: Frame | None, slot: int) -> FailureRow
         message=DEATHS[kind].format(death=death(lost)),
         traceback=stacks(lost),
         item=_only(start, end),
-        worker=str(slot),
+        worker=slot,
         at=time.time(),
     )
 

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from skybatch.executors.base import Executor, WorkerChannel
+from skybatch.engine.places import Places
+from skybatch.errors import SkybatchError
+from skybatch.executors.base import Executor, Slot, WorkerChannel
 from skybatch.worker.frames import Frame
 
-START_FAILURES_MAX = 3
 START_TIMEOUT_S = 1800.0
 """In a job with a batch timeout: so long a mapper may take to be made, and to ask for its first batch."""
 END_TIMEOUT_S = 5.0
@@ -21,9 +22,11 @@ class LiveWorker:
     """One worker now running."""
 
     number: int  # unique in this run
-    slot: int
+    slot: Slot
     channel: WorkerChannel
     ready: bool = False
+    draining: bool = False  # its slot is there no more
+    broken: str = ""  # why it cannot work, as it said before it was ready
     lost: Frame | None = None  # what its parent said of its death
     heard_at: float = 0.0
     answered: bool = False  # a range of a grant: its mapper has begun
@@ -38,30 +41,85 @@ class Workers:
         self,
         executor: Executor,
         selector: selectors.BaseSelector,
-        config: Callable[[int], Frame],
+        config: Callable[[Slot], Frame],
         on_frames: Callable[[LiveWorker, list[Frame] | None], None],
     ) -> None:
         self._executor, self._selector, self._config, self._on_frames = executor, selector, config, on_frames
         self.live: dict[int, LiveWorker] = {}
+        self.places = Places(executor)
         self._ending: list[WorkerChannel] = []
         self._numbers = 0
-        self.slots = executor.slots()
+        self._changes = executor.fileno()
+        self._any_ready_at: float | None = None  # when a worker was last seen ready
+        if self._changes is not None:
+            selector.register(self._changes, selectors.EVENT_READ, self._refresh)
 
     def fill(self, wanted: int) -> None:
-        """Start workers until `wanted` run, or all slots are filled."""
-        taken = {worker.slot for worker in self.live.values()}
-        for slot in range(self.slots):
+        """Start workers until `wanted` run, or all slots that can be used are filled."""
+        taken = {worker.slot.name for worker in self.live.values()}
+        for slot in self.places.usable(time.monotonic()):
             if len(self.live) >= wanted:
                 return
-            if slot not in taken:
+            if slot.name not in taken:
                 self._start(slot)
 
-    def _start(self, slot: int) -> None:
+    def _start(self, slot: Slot) -> None:
         self._numbers += 1
-        channel = self._executor.start(slot, self._config(slot))
+        try:
+            channel = self._executor.start(slot, self._config(slot))
+        except (OSError, SkybatchError) as error:
+            if not slot.place:
+                raise
+            self.places.failed(slot.place, str(error), time.monotonic())
+            return
         worker = LiveWorker(number=self._numbers, slot=slot, channel=channel, heard_at=time.monotonic())
         self.live[worker.number] = worker
         self._selector.register(channel, selectors.EVENT_READ, lambda: self._readable(worker))
+
+    def _refresh(self) -> None:
+        """The executor's slots have changed: workers of those that went finish what they have in hand."""
+        names = self.places.refresh()
+        for worker in self.live.values():
+            if worker.slot.name not in names and not worker.draining:
+                worker.draining = True
+                self.send(worker.number, {"op": "drain"})
+
+    def set_ready(self, worker: LiveWorker) -> None:
+        """It can take grants: its place is fit for work."""
+        worker.ready = True
+        self.places.worked(worker.slot.place)
+
+    def set_aside_if_troubled(self, worker: LiveWorker) -> bool:
+        """Whether something is wrong with its place: then that is set aside, and all workers there are killed."""
+        reason = self._executor.trouble(worker.slot)
+        if reason is None:
+            return False
+        self.places.set_aside(worker.slot.place, reason, time.monotonic())
+        for other in list(self.live.values()):
+            if other.slot.place == worker.slot.place:
+                other.channel.kill()
+        return True
+
+    def without_hope(self) -> dict[str, str] | None:
+        """Why there is no worker and will be none, by place; None while there is one, or may be."""
+        now = time.monotonic()
+        if any(worker.ready for worker in self.live.values()):
+            self._any_ready_at = now
+        if self.live or self.places.usable(now) or self._executor.expects_slots() or now < self._patient_until(now):
+            return None
+        return dict(self.places.aside(now))
+
+    def next_look(self) -> float | None:
+        """When there is something to do here even if nothing happens: a place may be tried again, or hope has ended."""
+        now = time.monotonic()
+        waits = [self.places.next_return(now)]
+        if not self.live:
+            waits.append(self._patient_until(now))
+        return min((at for at in waits if at is not None and at > now), default=None)
+
+    def _patient_until(self, now: float) -> float:
+        """Until when it is waited for places to become fit again; not at all where none ever was."""
+        return now if self._any_ready_at is None else self._any_ready_at + self._executor.patience_s
 
     def _readable(self, worker: LiveWorker) -> None:
         try:
@@ -128,4 +186,6 @@ class Workers:
                 channel.kill()
                 channel.wait(END_TIMEOUT_S)
         self._ending.clear()
+        if self._changes is not None:
+            self._selector.unregister(self._changes)
         self._executor.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from skybatch.executors.base import Executor, WorkerChannel
+from skybatch.executors.base import Executor, Slot, WorkerChannel, numbered
 from skybatch.worker.frames import Decoder, Frame, encode
 from skybatch.worker.mark import NoMark
 from skybatch.worker.serve import Channel, serve
@@ -50,11 +50,11 @@ class InlineExecutor(Executor):
 
     in_this_process = True
 
-    def slots(self) -> int:
+    def slots(self) -> list[Slot]:
         """One."""
-        return 1
+        return numbered(1)
 
-    def start(self, slot: int, config: Frame) -> WorkerChannel:
+    def start(self, slot: Slot, config: Frame) -> WorkerChannel:
         """Prepare the channel; the worker begins when `serve` is called."""
         ours, self._theirs = socket.socketpair()
         self._config = config

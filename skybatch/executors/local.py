@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from skybatch import failpoints
-from skybatch.executors.base import Executor, ExecutorOptions, WorkerChannel
+from skybatch.executors.base import Executor, ExecutorOptions, Slot, WorkerChannel, numbered
 from skybatch.formats.masking import masked
 from skybatch.worker.frames import Decoder, Frame, FrameError, encode, write_all
 
@@ -98,20 +98,24 @@ class LocalExecutor(Executor):
         super().__init__(options)
         self._environment = failpoints.for_workers({**os.environ, **options.env})
 
-    def slots(self) -> int:
+    def slots(self) -> list[Slot]:
         """The number asked for, or one per core."""
-        return self.options.workers or len(os.sched_getaffinity(0))
+        return numbered(self.options.workers or len(os.sched_getaffinity(0)))
 
-    def start(self, slot: int, config: Frame) -> WorkerChannel:
+    def environment(self, slot: Slot) -> dict[str, str]:
+        """The environment of the slot's worker."""
+        return self._environment
+
+    def start(self, slot: Slot, config: Frame) -> WorkerChannel:
         """Start a worker, under the environment of `activate_env` if there is one."""
-        errors = Path(self.options.log_folder, f"worker-{slot}.err") if self.options.log_folder else None
+        errors = Path(self.options.log_folder, f"worker-{slot.name}.err") if self.options.log_folder else None
         with errors.open("ab") if errors else open(os.devnull, "wb") as stderr:
             process = subprocess.Popen(
                 command(self.options.activate_env),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env=self._environment,
+                env=self.environment(slot),
                 start_new_session=True,
                 bufsize=0,
             )

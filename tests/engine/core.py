@@ -23,6 +23,7 @@ from skybatch.engine.planning import restored
 from skybatch.engine.retries import budgets
 from skybatch.engine.scheduler import Scheduler
 from skybatch.engine.workers import LiveWorker
+from skybatch.executors.base import Slot
 from skybatch.journal.journal import Journal
 from skybatch.journal.rows import JobRow
 from skybatch.worker.frames import Frame
@@ -53,9 +54,21 @@ class Crew:
         while len(self.live) < wanted:
             number = next(self._core.numbers)
             channel: Any = SimpleNamespace(last_words=lambda: "")
-            self.live[number] = LiveWorker(number=number, slot=0, channel=channel)
+            self.live[number] = LiveWorker(number=number, slot=Slot(name="0"), channel=channel)
             self._grants[number] = deque()
             self._core.loop.on_frames(self.live[number], [{"op": "ready"}])
+
+    def set_ready(self, worker: LiveWorker) -> None:
+        worker.ready = True
+
+    def set_aside_if_troubled(self, worker: LiveWorker) -> bool:
+        return False
+
+    def without_hope(self) -> None:
+        return None
+
+    def next_look(self) -> None:
+        return None
 
     def send(self, number: int, frame: Frame) -> None:
         if number in self._grants:

@@ -48,16 +48,21 @@ class Sleeper:
 
 
 class Teller:
-    """Tells a named pipe when the first batch comes, and waits to be killed; without such a pipe it works."""
+    """Tells a named pipe when the first batch comes, and waits to be killed; without such a pipe it works.
 
-    def __init__(self, pipe: str) -> None:
+    But not on items from `until` on: there too it waits to be killed.
+    """
+
+    def __init__(self, pipe: str, until: int | None = None) -> None:
         self._pipe = pipe if os.path.exists(pipe) else None
+        self._until = until
 
     def __call__(self, batch: Batch) -> Batch:
-        if self._pipe is None:
+        if self._pipe is not None:
+            with open(self._pipe, "a") as file:
+                file.write(f"{time.monotonic()}\n")
+        elif self._until is None or batch[0]["id"] < self._until:
             return batch
-        with open(self._pipe, "a") as file:
-            file.write(f"{time.monotonic()}\n")
         time.sleep(3600)
         return batch
 

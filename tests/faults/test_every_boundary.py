@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.test_publish_stores import StoreBench
 from tests.tools.bench import Bench, end_of
-from tests.tools.boundaries import EVERY, PAUSED, attacked, recover
+from tests.tools.boundaries import EVERY, PAUSED, attacked, recover, that_can_fail
 from tests.tools.servers import s3_bucket
 
 OUTPUTS = ["json", "yaml", "shards", "texts", "parquet"]
@@ -59,15 +59,12 @@ def test_a_recovery_that_dies_at_any_boundary_too(tmp_path: Path, undisturbed: d
 @pytest.mark.full
 @pytest.mark.parametrize("fault", ["ENOSPC", "EIO"])
 def test_a_disk_that_fails_at_any_boundary(fault: str, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
-    untouched = 0
-    for number, bench, ended in attacked(job, tmp_path, STEP, fault):
+    whole, trace = job(tmp_path / "whole"), tmp_path / "trace"
+    whole.succeed(whole.start(env={"SKYBATCH_FAILPOINT_TRACE": str(trace)}))
+    for number, bench, ended in attacked(job, tmp_path, STEP, fault, last=that_can_fail(trace)):
         if ended.code == 0:
-            assert bench.outputs() == undisturbed  # what failed there did not matter, or nothing did
-            untouched += 1
-            if untouched > 3:
-                break
+            assert bench.outputs() == undisturbed  # what failed there did not matter
             continue
-        untouched = 0
         assert ended.code == PAUSED, (number, ended)
         assert "Traceback" not in ended.err, (number, ended)
         assert recover(bench, undisturbed)

@@ -35,13 +35,16 @@ def numbers(step: int) -> Iterator[int]:
 
 
 def attacked(
-    make: Callable[[Path], Bench], folder: Path, step: int, fault: str = "", where: str = "*"
+    make: Callable[[Path], Bench], folder: Path, step: int, fault: str = "", where: str = "*", last: int | None = None
 ) -> Iterator[tuple[int, Bench, Ended]]:
     """A job for each of these boundaries that was hit there: the boundary, the bench and how its engine ended.
 
     The engine is killed, or the operation there fails with `fault`, an errno's name; `where` is a pattern of names.
+    Up to the `last`, where it is given: a failure that does not matter looks like a run that was not hit.
     """
     for number in numbers(step):
+        if last is not None and number > last:
+            return
         bench = make(folder / str(number))
         at = f"{where}:{number}:{fault}" if fault else f"{where}:{number}"
         ended = end_of(bench.start(failpoint=at))
@@ -49,6 +52,11 @@ def attacked(
             return  # there are not so many
         bench.wait_for_no_process()
         yield number, bench, ended
+
+
+def that_can_fail(trace: Path) -> int:
+    """How many boundaries in a trace are operations of a disk or store."""
+    return sum(line.endswith((".before", ".after")) for line in trace.read_text().splitlines())
 
 
 def recover(bench: Bench, undisturbed: dict[str, bytes], failpoint: str = "") -> bool:

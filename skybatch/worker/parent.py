@@ -18,7 +18,7 @@ import time
 
 # Run as a file, so that skybatch need not be importable; -I leaves this folder off sys.path.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from frames import HEADER, MAX_FRAME, Decoder, encode, write_all  # type: ignore[import-not-found]
+from frames import HEADER, Decoder, FrameError, encode, whole, write_all  # type: ignore[import-not-found]
 from mark import MAPPING, Mark, size_for  # type: ignore[import-not-found]
 from oom import EXIT_CODE, OomKills, volunteer  # type: ignore[import-not-found]
 from sources import fingerprint, version  # type: ignore[import-not-found]
@@ -314,13 +314,11 @@ class Relay:
 def forward_whole_frames(buffer):
     """Send whole frames on, none in part: a worker may die within one. Whether what came are frames at all."""
     end = 0
-    while len(buffer) - end > HEADER.size:
-        (length,) = HEADER.unpack_from(buffer, end)
-        if length > MAX_FRAME or not buffer.startswith(b"{", end + HEADER.size):
-            return False
-        if len(buffer) - end < HEADER.size + length:
-            break
-        end += HEADER.size + length
+    try:
+        while (following := whole(buffer, end)) is not None:
+            end = following
+    except FrameError:
+        return False
     if end:
         write_all(1, bytes(buffer[:end]))
         del buffer[:end]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skybatch.worker.frames import Decoder, FrameError, encode
+from skybatch.worker.frames import Decoder, FrameError, encode, split
 
 frames = st.lists(st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=20)), max_size=6)
 
@@ -25,4 +25,23 @@ def test_frames_come_back_whole_however_the_stream_is_cut(
 
 def test_an_impossible_length_is_an_error() -> None:
     with pytest.raises(FrameError):
-        Decoder().feed(b"\xff\xff\xff\xff")
+        Decoder().feed(b"\xff\xff\xff\xff{")
+
+
+@given(st.lists(st.tuples(st.dictionaries(st.text(max_size=8), st.integers()), st.none() | st.binary(max_size=40))))
+def test_bytes_travel_with_frames(sent: list[tuple[dict[str, object], bytes | None]]) -> None:
+    stream = b"".join(encode(frame, blob) for frame, blob in sent)
+    decoder = Decoder()
+    got = [frame for at in range(0, len(stream), 7) for frame in decoder.feed(stream[at : at + 7])]
+    assert got == [frame if blob is None else {**frame, "blob": blob} for frame, blob in sent]
+
+
+def test_other_bytes_than_frames_are_noticed() -> None:
+    with pytest.raises(FrameError):
+        Decoder().feed(b"\x10\0\0\0warning: no such thing")
+
+
+def test_parts_of_a_blob_must_make_it_up() -> None:
+    assert split(b"abcd", [1, 0, 3]) == [b"a", b"", b"bcd"]
+    with pytest.raises(FrameError):
+        split(b"abcd", [1, 2])

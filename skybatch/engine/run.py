@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import selectors
 import threading
@@ -24,6 +25,7 @@ from skybatch.engine.planning import ReaderFailed, plan, restored
 from skybatch.engine.reduction import LostResults
 from skybatch.engine.retries import budgets
 from skybatch.engine.scheduler import Scheduler
+from skybatch.engine.sights import Sight, sights
 from skybatch.engine.spec import JobSpec
 from skybatch.engine.stops import Stop
 from skybatch.engine.workers import START_TIMEOUT_S, Workers
@@ -262,7 +264,8 @@ class Engine:
     # Planning and mapping
 
     def _map(self, loop: Loop, workers: Workers, control: ControlServer, on_started: Callable[[], None]) -> Stop | None:
-        workers.fill(EARLY_WORKERS)
+        if not self.maps_elsewhere:  # those are told of the index at their start
+            workers.fill(EARLY_WORKERS)
         on_started()
         try:
             length = plan(self.folder, self.spec, self.journal, self.formats.reader)
@@ -320,6 +323,7 @@ class Engine:
             "concurrency": spec.concurrency,
             "job_id": spec.id,
             "cwd": spec.cwd,
+            **({"sights": self._sights()} if self.maps_elsewhere else {}),
             "code": str(self.folder.code / self.code),
             "refs": spec.refs,
             "reader": spec.reader,
@@ -330,6 +334,10 @@ class Engine:
             "one_to_one": spec.one_to_one,
             "overwrite": spec.overwrite,
         }
+
+    @functools.cache  # noqa: B019 - an engine lives as long as its process
+    def _sights(self) -> list[Sight]:
+        return sights(self.formats.reader, self.formats.writers, self.spec.id)
 
     # Ends
 

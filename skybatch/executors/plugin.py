@@ -11,5 +11,6 @@ from skybatch.hookspecs import hookimpl
 def skybatch_executors() -> dict[str, Any]:
     from skybatch.executors.inline import InlineExecutor
     from skybatch.executors.local import LocalExecutor
+    from skybatch.executors.ssh import SshExecutor
 
-    return {"local": LocalExecutor, "inline": InlineExecutor}
+    return {"local": LocalExecutor, "inline": InlineExecutor, "ssh": SshExecutor}

@@ -80,6 +80,9 @@ class WindowReader(InputReader):
     without competing for the interpreter.
     """
 
+    decodes_anywhere: ClassVar[bool] = False
+    """Whether `decode` works without an index, in a process of another machine, but for telling where a fault is."""
+
     _in_job = True  # False while an index for use without a job is made: nothing large is kept beside that
 
     @abstractmethod

@@ -53,6 +53,7 @@ class JsonReader(WindowReader):
     path: str | list[str]  # type: ignore[assignment]
 
     requires: ClassVar[dict[str, str]] = {"orjson": "orjson"}
+    decodes_anywhere: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self._index: RecordIndex | None = None

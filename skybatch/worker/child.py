@@ -25,7 +25,7 @@ def refuse_old_python(channel: int) -> None:
     from frames import encode  # type: ignore[import-not-found]
 
     version = "%d.%d" % sys.version_info[:2]
-    message = "the workers' Python, %s, is %s; skybatch needs 3.11 or newer there" % (sys.executable, version)
+    message = "the workers' Python, %s, is %s; skybatch needs 3.9 or newer there" % (sys.executable, version)
     os.write(channel, encode({"op": "broken", "message": message, "expected": True}))
     sys.exit(1)
 
@@ -38,7 +38,7 @@ def tell_stacks_when_asked(fd: int, number: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 9):
         refuse_old_python(int(sys.argv[1]))
     tell_stacks_when_asked(int(sys.argv[3]), int(sys.argv[4]))
     sys.path.pop(0)

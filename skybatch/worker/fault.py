@@ -100,7 +100,8 @@ def _with_causes(error: BaseException) -> list[BaseException]:
             found.append(one)
             cause = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
             left += [] if cause is None else [cause]
-            left += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+            group = getattr(one, "exceptions", ())
+            left += group if isinstance(group, tuple) else ()
     return found
 
 
@@ -126,7 +127,7 @@ def leave_if_out_of_memory(error: BaseException, *, own_process: bool) -> None:
     if own_process and is_of_memory(error):
         from skybatch.worker.oom import EXIT_CODE
 
-        traceback.print_exception(error)
+        traceback.print_exception(type(error), error, error.__traceback__)
         sys.stderr.flush()
         os._exit(EXIT_CODE)
 

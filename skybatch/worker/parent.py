@@ -9,6 +9,7 @@ batch timeout, or when this host wants its processes gone (SIGTERM).
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import select
 import signal
@@ -39,6 +40,15 @@ UNWANTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CHANNEL_CLOSED = "the worker's private channel was closed within it"
 CHANNEL_GARBLED = "something else was written into the worker's private channel"
 ENDS_SOON_S = 0.5
+SILENCES_MAX = 3
+
+
+class LogElsewhere:
+    """The worker's stdout and stderr, sent to the engine, which keeps it."""
+
+    def write(self, data):
+        if data:
+            write_all(1, encode({"op": "log"}, data))
 
 
 class Log:
@@ -64,20 +74,27 @@ class Log:
 def main():
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     config = first_frame()
-    log = Log(config["log"], config["log_cap"])
+    folder = JobFolder(config.get("job_folder"))
+    log = Log(config["log"], config["log_cap"]) if config["log"] else LogElsewhere()
     signals = notice_signals()
     child = Child(config)
-    relay = Relay(child, log, signals, Deadlines(child.mark, config))
+    heartbeat = Heartbeat(config["heartbeat_s"] if config.get("elsewhere") else None)
+    relay = Relay(child, log, signals, Deadlines(child.mark, config), heartbeat)
     try:
         reason = relay.run()
     except BrokenPipeError:
         reason = None
+    heartbeat.stop()
     held = child.mark.held()
     stacks = child.stacks.ask(child.pid) if reason == "timeout" else ""
     message = relay.message
     if reason == "exit" and message is None and not child.ends_soon():
         message = CHANNEL_CLOSED
     status = child.end()
+    folder.leave()
+    if reason is None and not config["log"]:
+        return  # nobody is there to keep it
+    heartbeat.heard()
     drain(child.output, log)
     if reason == "timeout":
         log_stacks(log, held, stacks)
@@ -86,6 +103,63 @@ def main():
         reason = why(status, child.oom_kills) if message is None else reason
     if reason is not None:
         report(reason, status, held, stacks=of_user_code(stacks) or None, message=message)
+
+
+class JobFolder:
+    """What the workers of one job have on this host for themselves; removed by the last that leaves."""
+
+    def __init__(self, path):
+        self._path = path
+        if path:
+            os.makedirs(path, 0o700, exist_ok=True)
+            self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    def leave(self):
+        if self._path:
+            import shutil  # which workers of this machine need not wait for
+
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(self._path, ignore_errors=True)
+            except OSError:
+                pass  # others are at work here
+
+
+class Heartbeat:
+    """Where the engine is on another machine: it and we say something every so often, and notice silence.
+
+    By an alarm, as what we send may never be taken by a connection that was cut.
+    """
+
+    def __init__(self, seconds):
+        self._seconds = seconds
+        self._said_at = time.monotonic()
+        if seconds is not None:
+            signal.signal(signal.SIGALRM, be_alone)
+            self.heard()
+
+    def wait_ms(self):
+        """Milliseconds until something is to be said; None where nobody waits for it."""
+        return None if self._seconds is None else max(0.0, self._said_at + self._seconds - time.monotonic()) * 1000 + 1
+
+    def heard(self):
+        if self._seconds is not None:
+            signal.setitimer(signal.ITIMER_REAL, SILENCES_MAX * self._seconds)
+
+    def say(self):
+        """Say that we are here if it is time."""
+        if self._seconds is not None and time.monotonic() >= self._said_at + self._seconds:
+            self._said_at = time.monotonic()
+            write_all(1, encode({"op": "beat"}))
+
+    def stop(self):
+        if self._seconds is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def be_alone(*_):
+    raise BrokenPipeError
 
 
 def notice_signals():
@@ -163,6 +237,8 @@ class Child:
         theirs.close()
         os.close(worker_output)
         os.close(memory)
+        for fd in config.get("ends", ()):  # of a connection that is the worker's from now on
+            os.close(fd)
         write_all(ours.fileno(), encode(config))
         self.oom_kills = OomKills()
         about = {"version": version(), "sources": fingerprint()}  # while the worker starts
@@ -218,7 +294,6 @@ def become_worker(private, output, parent):
     os.dup2(null, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    import fcntl
 
     private = [fcntl.fcntl(fd, fcntl.F_DUPFD, FIRST_PRIVATE_FD) for fd in private]
     volunteer()
@@ -245,8 +320,9 @@ def kill(pid):
 class Relay:
     """Carries bytes between engine and worker, and the worker's output into its log, until something ends."""
 
-    def __init__(self, child, log, signals, deadlines):
+    def __init__(self, child, log, signals, deadlines, heartbeat):
         self._child, self._log, self._signals, self._deadlines = child, log, signals, deadlines
+        self._heartbeat = heartbeat
         self._worker = child.socket.fileno()
         self._upward = bytearray()
         self.message = None  # what is wrong with the worker, where its end does not tell
@@ -257,11 +333,12 @@ class Relay:
     def run(self):
         """Return why it ended, or None when the engine is gone. Raises BrokenPipeError when that goes meanwhile."""
         while True:
-            ready = dict(self._poll.poll(self._deadlines.wait_ms()))
+            ready = dict(self._poll.poll(self._patience_ms()))
             if 0 in ready:
                 data = os.read(0, 1 << 16)
                 if not data:
                     return None
+                self._heartbeat.heard()
                 try:
                     write_all(self._worker, data)
                 except OSError:
@@ -273,7 +350,12 @@ class Relay:
                 return reason
             if self._deadlines.passed():
                 return "timeout"
+            self._heartbeat.say()
             self._child.oom_kills.look()
+
+    def _patience_ms(self):
+        waits = [ms for ms in (self._deadlines.wait_ms(), self._heartbeat.wait_ms()) if ms is not None]
+        return min(waits, default=None)
 
     def _keep_output(self):
         data = os.read(self._child.output, 1 << 16)

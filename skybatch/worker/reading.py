@@ -24,7 +24,7 @@ GROUP_SECONDS = 0.003
 class Loaded:
     """Consecutive ranges of one grant, read; decoded by `items` when the mapper wants them."""
 
-    __slots__ = ("_decode", "_window", "attempt", "end", "error", "grant", "grant_end", "size", "start")
+    __slots__ = ("_decode", "_window", "again", "attempt", "end", "error", "grant", "grant_end", "size", "start")
 
     def __init__(self, grant: Frame, start: int, end: int) -> None:
         self.grant: int = grant["id"]
@@ -33,6 +33,7 @@ class Loaded:
         self.size: int = grant["size"]
         self.start, self.end = start, end
         self.error: BaseException | None = None
+        self.again: Callable[[Loaded, int, int], None] | None = None  # asks for a range that cannot be decoded here
         self._window: Any = None
         self._decode: Callable[[Any, int, int, int], list[Item]] | None = None
 

@@ -8,8 +8,8 @@ from skybatch.errors import name_place
 from skybatch.formats import batchfiles, staging, storage
 from skybatch.formats.base import OutputWriter
 from skybatch.worker.frames import Frame
+from skybatch.worker.loading import load_code
 from skybatch.worker.serve import Channel
-from skybatch.worker.session import load_code
 
 
 def reduce_outputs(channel: Channel, config: Frame) -> None:

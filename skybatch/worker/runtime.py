@@ -18,7 +18,7 @@ _session: Session | None = None
 _loading = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Context:
     """The range being mapped."""
 

@@ -20,8 +20,9 @@ READ_SIZE = 1 << 16
 class Channel:
     """Frames to and from the engine (relayed by the worker's parent). One thread receives, any may send."""
 
-    def __init__(self, fd: int, *, own_process: bool = True) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, *, out: int | None = None, own_process: bool = True) -> None:
+        """`out` is what is written to, where that is another descriptor."""
+        self._fd, self._out = fd, fd if out is None else out
         self.own_process = own_process  # False where the worker shares the engine's
         self._decoder = Decoder()
         self._arrived: list[Frame] = []
@@ -45,11 +46,12 @@ class Channel:
         reach("worker.received", frame["op"])
         return frame
 
-    def send(self, frame: Frame) -> None:
-        """Send one frame whole. Raises OSError when the parent is gone."""
+    def send(self, frame: Frame, blob: bytes | None = None) -> None:
+        """Send one frame whole. Raises OSError when the parent is gone, FrameError when it is too large."""
+        data = encode(frame, blob)
         with self._sending:
             reach("worker.sends", frame["op"])
-            write_all(self._fd, encode(frame))
+            write_all(self._out, data)
             reach("worker.sent", frame["op"])
 
 
@@ -77,6 +79,14 @@ def serve(channel: Channel, mark: Mark | NoMark, config: Frame) -> None:
             from skybatch.worker.reducing import reduce_outputs
 
             reduce_outputs(channel, config)
+        elif config.get("role") == "relay":
+            from skybatch.worker.relay import Relay
+
+            Relay(channel, mark, config).run()
+        elif config.get("role") == "check":
+            from skybatch.worker.checking import answer
+
+            answer(channel)
         else:
             from skybatch.worker.session import Session
 
@@ -103,5 +113,5 @@ def _tell(channel: Channel, error: BaseException) -> None:
 
     storage = is_of_storage(error)
     if not storage:
-        traceback.print_exception(error)
+        traceback.print_exception(type(error), error, error.__traceback__)
     channel.send({"op": "storage" if storage else "broken", **describe(error)})

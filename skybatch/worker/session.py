@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import time
 import traceback
 from typing import Any
 
-from skybatch.errors import DISK_FULL, MapperError, ResultError, is_of_storage
-from skybatch.formats.base import InputReader, Item, OutputWriter, SegmentWriter
+from skybatch.errors import DISK_FULL, ResultError, is_of_storage
+from skybatch.formats.base import Item, SegmentWriter
 from skybatch.formats.masking import masked
-from skybatch.worker import code, mapper, runtime
+from skybatch.worker import mapper, runtime, ways
 from skybatch.worker.fault import describe, describe_fault, end_if_told_to, kind_of, release
 from skybatch.worker.frames import Frame
 from skybatch.worker.mark import MAPPING, Mark, NoMark
-from skybatch.worker.outbox import Fault, Outbox, Result, Unfinished
-from skybatch.worker.reading import Loaded, Reading
+from skybatch.worker.outbox import Fault, Result
+from skybatch.worker.reading import Loaded
 from skybatch.worker.serve import Channel
 
 
@@ -45,14 +44,9 @@ class Session:
         self._pid = os.getpid()
         self._one_to_one: bool = config["one_to_one"]
         self._enter_folder(config)
-        self.mapper, reader, self._writers = load_code(config)
-        _require(reader)
-        for writer in self._writers:
-            _require(writer)
-        self._encoders = [w for w in self._writers if isinstance(w, SegmentWriter)]
-        self._uploads = len(self._encoders) < len(self._writers)
-        self._reading = Reading(channel, mark, config, reader, self._cut_short)
-        self._outbox = Outbox(channel, mark, config, self._writers)
+        self.mapper, self._encoders, self._wants_results, self._feed, self._outbox = ways.choose(
+            channel, mark, config, self._cut_short
+        )
         self._loaded: Loaded | None = None
         self._next = 0
 
@@ -65,7 +59,7 @@ class Session:
             runtime.set_session(None)
 
     def _work(self) -> None:
-        self._reading.start()
+        self._feed.start()
         self._outbox.start()
         try:
             self._channel.send({"op": "ready"})  # an engine that has failed already hears it no more
@@ -109,7 +103,10 @@ class Session:
                     self._channel.send({"op": "storage", **describe(error)})
                     self.ended = True
                     return None
-                self._outbox.put(self._fault(Batch(loaded, start, end, [], slot), error, "read"))
+                if loaded.again is not None:
+                    loaded.again(loaded, start, end)
+                else:
+                    self._outbox.put(self._fault(Batch(loaded, start, end, [], slot), error, "read"))
                 self._mark.put_down(MAPPING + slot)
                 continue
             self.current = batch = Batch(loaded, start, end, items, slot)
@@ -118,10 +115,10 @@ class Session:
 
     def _load(self) -> Loaded | None:
         self._mark.begin()  # the mapper is made; from now on its time is counted by batches
-        loaded = self._reading.get_now()
+        loaded = self._feed.get_now()
         if loaded is None:
             self._outbox.flush()
-            loaded = self._reading.get()
+            loaded = self._feed.get()
         if loaded.grant < 0:
             self.ended = True
             return None
@@ -174,7 +171,7 @@ class Session:
         self._end_copy(None)
         self._mark.put_down(MAPPING + batch.slot)
         batch.items = []  # the batch waits to be stored; its items need not wait with it
-        self._outbox.put(Result(batch, payloads, results if self._uploads else None))
+        self._outbox.put(Result(batch, payloads, results if self._wants_results else None))
 
     def fail(self, batch: Batch, error: BaseException, stage: str = "mapper") -> None:
         """The mapper failed on `batch`, or its results cannot be written."""
@@ -196,7 +193,7 @@ class Session:
                 status = error.code or 0
             elif error is not None:
                 status = 1
-                traceback.print_exception(error)
+                traceback.print_exception(type(error), error, error.__traceback__)
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
@@ -204,7 +201,7 @@ class Session:
 
     def tell(self, error: BaseException) -> None:
         """An exception that no batch is to blame for goes to the log."""
-        traceback.print_exception(error)
+        traceback.print_exception(type(error), error, error.__traceback__)
 
     def _fault(self, batch: Batch, error: BaseException, stage: str) -> Fault:
         kind, batch.items = kind_of(error, stage), []
@@ -216,28 +213,6 @@ class Session:
         cwd = config.get("cwd")
         if cwd and os.path.isdir(cwd):
             os.chdir(cwd)
-
-
-def load_code(config: Frame) -> tuple[Any, InputReader, list[OutputWriter]]:
-    """Mapper, reader and writers, made from the job's stored code. Raises whatever their import raises."""
-    if "live" in config:
-        return config["live"]  # type: ignore[no-any-return]
-    with runtime.loading_code():
-        objects: dict[str, Any] = code.load(config["code"], config["refs"])
-    reader = objects["reader"](**config["reader"]) if "reader" in objects else None
-    writers = [objects[f"output{k}"](**fields) for k, fields in enumerate(config["outputs"])]
-    return objects.get("mapper"), reader, writers  # type: ignore[return-value]
-
-
-def _require(format: InputReader | OutputWriter) -> None:
-    for module, distribution in format.requires.items():
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError:
-            raise MapperError(
-                f"{type(format).__name__} needs {module}, which the workers' Python does not have; "
-                f"install it there: {sys.executable} -m pip install {distribution}"
-            ) from None
 
 
 def _encode(writer: SegmentWriter, results: list[Item], start: int) -> bytes:
@@ -253,6 +228,3 @@ def _named(batch: Batch) -> str:
 
 def _type(value: object) -> str:
     return type(value).__name__
-
-
-__all__ = ["Batch", "Session", "Unfinished", "load_code"]

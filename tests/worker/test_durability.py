@@ -15,6 +15,7 @@ from skybatch.worker.mark import NoMark
 from skybatch.worker.outbox import Outbox, Result
 from skybatch.worker.reading import Loaded
 from skybatch.worker.session import Batch
+from skybatch.worker.storing import Storing
 
 
 class OneFilePerItem(OutputWriter):
@@ -48,7 +49,8 @@ class Told:
 
 def store(folder: Path, events: list[Any], grants: int, size: int) -> None:
     """Pass ranges of `size` items through a worker's writing side, one a grant."""
-    outbox = Outbox(Told(events), NoMark(), {"job_id": "job"}, [OneFilePerItem(str(folder / "out"))])  # type: ignore[arg-type]
+    told: Any = Told(events)
+    outbox = Outbox(Storing(told, NoMark(), {"job_id": "job"}, [OneFilePerItem(str(folder / "out"))]))
     outbox.start()
     for grant in range(grants):
         start, end = grant * size, (grant + 1) * size - 1

@@ -17,8 +17,8 @@ import skybatch
 from skybatch import io_formats
 from skybatch.errors import MapperError
 from skybatch.formats.segment import read_index
+from skybatch.worker import loading
 from skybatch.worker import mapper as mappers
-from skybatch.worker import session as sessions
 from skybatch.worker.frames import Decoder, Frame, encode
 from skybatch.worker.mark import NoMark
 from skybatch.worker.serve import Channel, serve
@@ -59,7 +59,7 @@ class InThread:
         self._ours, theirs = socket.socketpair()
         self._ours.settimeout(WAIT_S)
         writer = skybatch.JsonWriter(str(self.output))
-        self._monkeypatch.setattr(sessions, "load_code", lambda config: (mapper, self.reader, [writer]))
+        self._monkeypatch.setattr(loading, "load_code", lambda config: (mapper, self.reader, [writer]))
         frame = {
             "job_id": "job",
             "cwd": None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -97,12 +96,11 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME_OF:
-        value = getattr(importlib.import_module(_HOME_OF[name]), name)
-    elif name in __all__:
-        value = importlib.import_module(f"skybatch.{name}")
-    else:
+    if name not in __all__:
         raise AttributeError(f"module 'skybatch' has no attribute {name!r}")
+    from skybatch.worker import stand_ins
+
+    value = stand_ins.named(_HOME_OF[name], name) if name in _HOME_OF else stand_ins.module(name)
     globals()[name] = value
     return value
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Union
 
 from skybatch.failpoints import after, before
 
-Name = str | Path
+Name = Union[str, Path]  # noqa: UP007 - as Python 3.9 has it
 
 
 def rename(what: str, source: Name, target: Name) -> None:

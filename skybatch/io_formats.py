@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from skybatch.worker import stand_ins
 
 if TYPE_CHECKING:
     from skybatch.formats.base import Assembler, InputReader, OutputWriter, Restart, SegmentWriter, WindowReader
@@ -63,7 +64,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_HOME_OF[name]), name)
+    value = globals()[name] = stand_ins.named(_HOME_OF[name], name)
     return value
 
 

@@ -10,7 +10,7 @@ import click
 
 from skybatch.cli import exits
 from skybatch.cli.output import cell, emit_json, indented, json_option, moment, plain, table
-from skybatch.cli.shapes import JobStatus, JobSummary, summary
+from skybatch.cli.shapes import JobStatus, JobSummary, PlaceStatus, summary
 from skybatch.cli.shapes import status as status_of
 
 if TYPE_CHECKING:
@@ -95,11 +95,32 @@ def _show(job: JobStatus) -> None:
     lines += [("ended", moment(job.finished_at))] if job.finished_at else []
     lines += [("output", f"{output.path}  ({output.state})") for output in job.outputs]
     lines += [("folder", job.folder)]
+    lines += [("workers", _crew(job))] if job.workers else []
+    lines += [("place", _place(place)) for place in job.places]
     lines += [("next", job.next_command)] if job.next_command else []
     for label, value in lines:
         click.echo(f"{label + ':':9}{cell(value)}")
     if job.cause:
         click.echo(f"cause:\n{indented(job.cause)}")
+
+
+def _crew(job: JobStatus) -> str:
+    """`4, 2 of them relayed`, and how many are not at work yet."""
+    relayed = sum(worker.mode == "relayed" for worker in job.workers)
+    others = [worker.state for worker in job.workers if worker.state != "ready"]
+    told = [str(len(job.workers)), *([f"{relayed} of them relayed"] if relayed else [])]
+    return ", ".join(told + [f"{others.count(state)} {state}" for state in sorted(set(others))])
+
+
+def _place(place: PlaceStatus) -> str:
+    if place.aside is not None:
+        return f"{place.name}  (set aside: {place.aside})"
+    facts = place.facts
+    used, total = facts.get("memory_used"), facts.get("memory_total")
+    told = [f"{used / 1e9:.1f} of {total / 1e9:.1f} GB used"] if used is not None and total else []
+    told += [f"{facts['utilisation']} % busy"] if facts.get("utilisation") is not None else []
+    told += [f"{facts['round_trip_s'] * 1000:.1f} ms away"] if "round_trip_s" in facts else []
+    return f"{place.name}  ({', '.join(told)})" if told else place.name
 
 
 def shown_state(job: JobSummary) -> str:

@@ -1,4 +1,4 @@
-"""`skybatch pool`: apply, list, show, delete."""
+"""`skybatch pool`: apply, check, list, show, delete."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from skybatch.cli import exits
 from skybatch.cli.output import emit_json, inert, json_option, table
-from skybatch.cli.shapes import PoolShape
+from skybatch.cli.shapes import PoolShape, SlotShape
 
 if TYPE_CHECKING:
+    from skybatch.engine.pool_check import Checked
     from skybatch.engine.pools import Pool
 
 
@@ -25,11 +27,9 @@ def pool() -> None:
 @click.option("-y", "--yes", is_flag=True, help="Accepted for the reference's sake: nothing is ever asked.")
 def apply(file: Path, name: str, yes: bool) -> None:
     """Check FILE, a pool.yaml, and keep it as NAME, replacing an earlier one."""
-    from skybatch import plugins
     from skybatch.engine import pools
 
     made = pools.read(file, name)
-    plugins.executor(made.executor)
     pools.keep(made)
     click.echo(f"skybatch: pool {name} is kept: {made.executor}, {_workers(made)}", err=True)
     if made.ignored:
@@ -37,6 +37,68 @@ def apply(file: Path, name: str, yes: bool) -> None:
     if made.setup:
         click.echo("skybatch: setup is not run; run it yourself where it is needed:", err=True)
         click.echo(inert(made.setup.rstrip()), err=True)
+    _tell_running(name)
+
+
+def _tell_running(pool: str) -> None:
+    """Have the jobs that run on a pool take its change over."""
+    from skybatch.engine import control
+    from skybatch.engine.folder import home, job_folders
+
+    for folder in job_folders(home()):
+        answer = control.ask(folder, "pool", name=pool) or {}
+        if answer.get("adopted"):
+            click.echo(f"skybatch: job {folder.id}, which runs on it, takes the change over", err=True)
+        elif "why" in answer:
+            click.echo(f"skybatch: job {folder.id} runs on as it was: {inert(answer['why'])}", err=True)
+
+
+@pool.command("check")
+@click.argument("name")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0.1), default=60.0, show_default=True, metavar="SECONDS",
+    help="How long to wait for slots and workers.",
+)  # fmt: skip
+@json_option
+def check(name: str, timeout: float, as_json: bool) -> int:
+    """Start one worker in each slot of the pool NAME, and tell what is found there."""
+    import tempfile
+
+    from skybatch.engine import pools
+    from skybatch.engine.pool_check import check_pool
+
+    found: list[Checked] = []
+    with tempfile.TemporaryDirectory(prefix="skybatch-") as folder:
+        check_pool(pools.get(name), timeout, found.append, folder)
+    found.sort(key=lambda one: (one.place, len(one.slot), one.slot))
+    if as_json:
+        emit_json([SlotShape(**vars(one)) for one in found])
+    else:
+        _show_slots(found)
+    return exits.DONE if found and not any(one.error for one in found) else exits.FAILED
+
+
+def _show_slots(found: list[Checked]) -> None:
+    rows = [
+        (
+            one.slot,
+            one.place or one.facts.get("host"),
+            one.facts.get("python"),
+            ", ".join(f"{name} {version}" for name, version in one.facts.get("versions", {}).items()),
+            ", ".join(gpu["name"] for gpu in one.facts.get("gpus", [])),
+            f"{one.facts['disk_free'] / 1e9:.0f} GB" if "disk_free" in one.facts else None,
+            f"{one.round_trip_s * 1000:.2f} ms" if one.round_trip_s is not None else None,
+        )
+        for one in found
+        if not one.error
+    ]
+    if rows:
+        table(("SLOT", "PLACE", "PYTHON", "VERSIONS", "GPUS", "DISK FREE", "ROUND TRIP"), rows)
+    for one in found:
+        if one.error:
+            click.echo(f"skybatch: {one.slot or one.place or 'here'}: {inert(one.error)}", err=True)
+    if not found:
+        click.echo("skybatch: the pool has no slots", err=True)
 
 
 def _workers(made: Pool) -> str:

@@ -34,6 +34,26 @@ class OutputStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerStatus:
+    """One worker of a running job, in `skybatch status`."""
+
+    name: Annotated[str, "its slot's name, by which its log is called"]
+    place: Annotated[str, "the host or device it is on; empty for this machine"]
+    mode: Annotated[str, "`direct`: it reads and writes storage itself; `relayed`: this machine does for it"]
+    state: Annotated[str, "`starting`, `ready` or `draining` (its slot is wanted no more)"]
+    ranges: Annotated[int, "ranges in its hands"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceStatus:
+    """One host or device of a running job, in `skybatch status`."""
+
+    name: Annotated[str, "the host or device"]
+    aside: Annotated[str | None, "why it is not used for now; null when it is"]
+    facts: Annotated[dict[str, Any], "what it told of itself; of devices, memory and utilisation now"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobStatus(JobSummary):
     """`skybatch status`."""
 
@@ -46,6 +66,8 @@ class JobStatus(JobSummary):
     folder: Annotated[str, "where its journal, code and logs are"]
     outputs: Annotated[list[OutputStatus], "its outputs, in the order given"]
     next_command: Annotated[str | None, "the command that goes on; null when nothing is left to do"]
+    workers: Annotated[list[WorkerStatus], "its workers, while an engine runs it"]
+    places: Annotated[list[PlaceStatus], "hosts and devices, while an engine runs it on such"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +106,21 @@ class PoolShape:
     activate_env: Annotated[str | None, "shell line run before each worker"]
     setup: Annotated[str | None, "shell line that prepares a host"]
     options: Annotated[dict[str, Any], "the executor's own options"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotShape:
+    """One slot of `skybatch pool check`."""
+
+    slot: Annotated[str, "its name; empty for a place where no worker can be started"]
+    place: Annotated[str, "the host or device; empty for this machine"]
+    error: Annotated[str | None, "why no worker runs there; null when one does"]
+    start_s: Annotated[float | None, "seconds from its start to a worker's first word"]
+    round_trip_s: Annotated[float | None, "seconds to a worker there and back, the shortest of five"]
+    facts: Annotated[
+        dict[str, Any],
+        "`host`, `python`, `executable`, `cpus`, `memory` and `disk_free` (bytes), `versions`, `gpus`",
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +218,7 @@ SHAPES: dict[str, tuple[type, bool]] = {
     "export": (Exported, False),
     "pool list": (PoolShape, True),
     "pool show": (PoolShape, False),
+    "pool check": (SlotShape, True),
     "plugins": (PluginShape, True),
     "doctor": (Check, True),
 }
@@ -200,6 +238,7 @@ def status(job: Job) -> JobStatus:
     from skybatch.journal.reading import Reader
 
     name, created = _of_spec(job)
+    crew = _crew(job)
     try:
         progress = job.progress()
         with Reader(job.folder.journal) as reader:
@@ -225,7 +264,16 @@ def status(job: Job) -> JobStatus:
         folder=str(job.folder.path),
         outputs=[OutputStatus(path=output.path, state=output.state) for output in outputs],
         next_command=next_command(job.id, row.state, progress.engine_running, go_on),
+        workers=[WorkerStatus(**worker) for worker in crew.get("workers", [])],
+        places=[PlaceStatus(**place) for place in crew.get("places", [])],
     )
+
+
+def _crew(job: Job) -> dict[str, Any]:
+    """Workers and places as the running engine tells of them; nothing where it has no time, or none runs."""
+    from skybatch.engine import control
+
+    return control.ask(job.folder, "workers") or {}
 
 
 def _of_spec(job: Job) -> tuple[str, float]:
@@ -256,6 +304,8 @@ def _damaged(job: Job, name: str, created: float, cause: str) -> JobStatus:
         folder=str(job.folder.path),
         outputs=[],
         next_command=f"skybatch clean --unfinished {job.id}",
+        workers=[],
+        places=[],
     )
 
 

@@ -1,8 +1,8 @@
 """The control socket: how other processes watch and cancel a job that an engine runs now.
 
-One JSON object per line. Asked: `{"op": "cancel"}`, `{"op": "watch"}`. Told to watchers: progress after each
-commit, as `{"event": "progress", "state": ..., "done": ..., "dead": ..., "total": ...}`, and end of file when
-the engine has ended.
+One JSON object per line. Asked: `{"op": "cancel"}`, `{"op": "watch"}`, `{"op": "workers"}`, and, after a pool was
+applied again, `{"op": "pool", "name": ...}`. Told to watchers: progress after each commit, as `{"event": "progress",
+"state": ..., "done": ..., "dead": ..., "total": ...}`, and end of file when the engine has ended.
 """
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ import json
 import os
 import selectors
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from skybatch.engine.folder import JobFolder
 
 _LINE_MAX = 4096
+ANSWER_S = 2.0
+Answer = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
 class ControlServer:
     """The engine's end; everything happens in the engine's own loop."""
 
-    def __init__(self, folder: JobFolder, selector: selectors.BaseSelector, on_cancel: Callable[[], None]) -> None:
-        self._folder, self._selector, self._on_cancel = folder, selector, on_cancel
+    def __init__(self, folder: JobFolder, selector: selectors.BaseSelector, answers: Mapping[str, Answer]) -> None:
+        """`answers` by operation: what is told to who asks."""
+        self._folder, self._selector, self._answers = folder, selector, answers
         self._clients: dict[socket.socket, bytearray] = {}
         self._watchers: set[socket.socket] = set()
         self._last: dict[str, Any] | None = None
@@ -75,13 +78,13 @@ class ControlServer:
 
     def _answer(self, client: socket.socket, line: bytes) -> None:
         try:
-            operation = json.loads(line)["op"]
+            asked = json.loads(line)
+            operation = asked["op"]
         except (ValueError, TypeError, KeyError):
             self._drop(client)
             return
-        if operation == "cancel":
-            self._on_cancel()
-            self._send(client, {"event": "cancelling"})
+        if operation in self._answers:
+            self._send(client, {"event": operation, **(self._answers[operation](asked) or {})})
         elif operation == "watch":
             self._watchers.add(client)
             if self._last:
@@ -110,6 +113,22 @@ def watch(folder: JobFolder) -> Iterator[dict[str, Any]]:
         stream.flush()
         for line in stream:
             yield json.loads(line)
+
+
+def ask(folder: JobFolder, operation: str, **values: Any) -> dict[str, Any] | None:
+    """What the running engine answers; None when there is none, or it is busy with something else for a while."""
+    connection = _connect(folder)
+    if connection is None:
+        return None
+    connection.settimeout(ANSWER_S)
+    with connection, connection.makefile("rwb") as stream:
+        try:
+            stream.write(json.dumps({"op": operation, **values}).encode() + b"\n")
+            stream.flush()
+            answer: dict[str, Any] = json.loads(stream.readline())
+        except (OSError, ValueError):
+            return None
+        return answer
 
 
 def ask_to_cancel(folder: JobFolder) -> bool:

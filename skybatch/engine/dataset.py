@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -19,7 +20,8 @@ from skybatch.engine.folder import JobFolder
 from skybatch.engine.job import Job, announce, run_engine
 from skybatch.engine.output_checks import check_places, check_stores
 from skybatch.engine.placing import standing
-from skybatch.engine.run import Formats, RunOptions
+from skybatch.engine.run import Formats
+from skybatch.engine.run_options import RunOptions
 from skybatch.engine.settings import JobSettings, check_least
 from skybatch.engine.spec import JobSpec
 from skybatch.errors import UsageError
@@ -118,7 +120,6 @@ class Dataset:
         """
         _refuse_in_worker()
         options = run_options(pool_name, executor, workers, activate_env)
-        plugins.executor(options.executor)  # an unknown name is refused here
         plan = _Plan(
             reader=self.reader,
             mapper=mapper,
@@ -215,25 +216,19 @@ def run_options(
 
     Raises UnknownName for a pool that is not there, UsageError when a variable it refers to is not set.
     """
-    values: dict[str, Any] = {}
+    options = RunOptions()
     if pool_name is not None and pool_name != "local":
         from skybatch.engine import pools
 
         pool = pools.get(pool_name) if isinstance(pool_name, str) else pool_name
         resolve(pool.env)
-        values = {
-            "executor": pool.executor,
-            "workers": pool.workers,
-            "env": dict(pool.env),
-            "activate_env": pool.activate_env,
-            "options": dict(pool.options),
-        }
+        options = RunOptions.of(pool)
     if workers is not None:
         check_least("workers", workers, 1)
-    for key, value in (("executor", executor), ("workers", workers), ("activate_env", activate_env)):
-        if value is not None:
-            values[key] = value
-    return RunOptions(**values)
+    given: dict[str, Any] = {"executor": executor, "workers": workers, "activate_env": activate_env}
+    options = dataclasses.replace(options, **{key: value for key, value in given.items() if value is not None})
+    options.check()
+    return options
 
 
 class _Plan:
@@ -299,13 +294,7 @@ class _Plan:
             mapper_args=self.arguments,
             one_to_one=self.one_to_one,
             replaces=replaces,
-            run={
-                "executor": run.executor,
-                "workers": run.workers,
-                "env": run.env,
-                "activate_env": run.activate_env,
-                "options": run.options,
-            },
+            run=dataclasses.asdict(run),
             **settings.to_spec(),
         )
         return spec, captured

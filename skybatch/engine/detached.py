@@ -14,7 +14,7 @@ from pathlib import Path
 
 from skybatch.engine.folder import JobFolder
 from skybatch.engine.resuming import GoOn, resume_engine
-from skybatch.engine.run import RunOptions
+from skybatch.engine.run_options import RunOptions
 from skybatch.errors import JobFailed, JobLocked, SkybatchError
 from skybatch.journal.lock import is_held
 

@@ -17,7 +17,8 @@ from skybatch.engine import folder as folders
 from skybatch.engine.folder import JobFolder
 from skybatch.engine.progress import counted
 from skybatch.engine.resuming import GoOn, resume_engine
-from skybatch.engine.run import Engine, Formats, RunOptions
+from skybatch.engine.run import Engine, Formats
+from skybatch.engine.run_options import RunOptions
 from skybatch.engine.spec import JobSpec
 from skybatch.errors import (
     JobFailed,

@@ -5,7 +5,7 @@
     env: {HF_HOME: /data/hf}   # for the workers; ${ENV:NAME} is looked up when they start, never stored
     activate_env: source .venv/bin/activate
     setup: uv pip install vllm
-    options: {}                # the executor's own
+    hosts: [box1, box2]        # and other keys of the executor's own; they may also stand under `options`
 
 The form of Sky Batch, `pool: {workers: N}` with `resources:` and `setup:` beside it, is read too.
 """
@@ -20,18 +20,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from skybatch import plugins
 from skybatch.engine.credentials import looks_secret
 from skybatch.engine.environment import REFERENCE
 from skybatch.engine.strict_yaml import Section, load, parse, plain
 from skybatch.errors import UnknownName, UsageError
+from skybatch.executors.base import ExecutorOptions
 
-LOCAL = "local"
+LOCAL, GPU = "local", "gpu"
 KEYS = {"executor", "workers", "env", "activate_env", "setup", "options", "pool", "resources"}
 # What Sky Batch's `resources` may say about renting a machine; here the executor's machines are given.
 PLACEMENT = {
     "accelerators", "any_of", "cloud", "cpus", "disk_size", "disk_tier", "image_id", "infra", "instance_type",
     "memory", "ordered", "ports", "region", "use_spot", "zone",
 }  # fmt: skip
+PATHS = frozenset({"ssh_config"})
+"""Own keys of executors that name a file: relative to the pool's."""
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -70,12 +74,13 @@ class Pool:
 
 def parse_pool(section: Section, name: str) -> Pool:
     """The pool that a mapping of a file describes; raises UsageError naming file, line and nearest key."""
-    section.require_known(KEYS, "a pool")
+    executor = section.text("executor") or _meant(section)
+    own = _own_keys(executor)
+    section.require_known(KEYS | own, f"a pool of the executor {executor}")
     nested = section.section("pool")
     nested.require_known({"workers"}, "pool")
     if nested.get("workers") is not None and section.get("workers") is not None:
         raise section.error("workers is given twice: here and under pool", "workers")
-    executor = section.text("executor") or LOCAL
     accelerators, ignored = _resources(section.section("resources"), executor)
     return Pool(
         name=name,
@@ -84,8 +89,62 @@ def parse_pool(section: Section, name: str) -> Pool:
         env=_env(section.section("env")),
         activate_env=section.text("activate_env"),
         setup=section.text("setup"),
-        options={**plain(section.section("options")), **accelerators},
+        options={**_own(section, own), **accelerators},
         ignored=ignored,
+    )
+
+
+def _meant(section: Section) -> str:
+    """The executor of a pool that names none: whoever asks for accelerators means those of this machine."""
+    resources = section.get("resources")
+    return GPU if isinstance(resources, Section) and resources.get("accelerators") is not None else LOCAL
+
+
+def _own_keys(executor: str) -> frozenset[str]:
+    """The keys of an executor's own; none of one that is not installed here: its pool can be looked at all the same."""
+    try:
+        keys: frozenset[str] = getattr(plugins.executor(executor), "keys", frozenset())
+    except UnknownName:
+        return frozenset()
+    return keys
+
+
+def _own(section: Section, keys: frozenset[str]) -> dict[str, Any]:
+    """The executor's own, at the top or under `options`; what names files is made absolute."""
+    nested = section.section("options")
+    found = {key: value for key, value in plain(section).items() if key in keys}
+    for key in found:
+        if key in nested:
+            raise section.error(f"{key} is given twice: here and under options", key)
+    found |= plain(nested)
+    if "files" in keys and found.get("files") and "files_root" not in found:
+        found["files_root"] = section.folder
+    for key in keys & PATHS & found.keys():
+        found[key] = os.path.join(section.folder, os.path.expanduser(str(found[key])))
+    return found
+
+
+def check(pool: Pool, section: Section | None = None) -> None:
+    """Raise UsageError for what the pool's executor cannot do; `section` is where the pool is from."""
+    found = getattr(plugins.executor(pool.executor), "check", None)
+    try:
+        if found is not None:
+            found(options_of(pool))
+    except UsageError as error:
+        if section is None:
+            raise
+        key = str(error).partition(":")[0]
+        raise section.error(str(error), key if key in section else None) from None
+
+
+def options_of(pool: Pool, log_folder: str = "") -> ExecutorOptions:
+    """What an executor is told of a pool; secrets are not looked up yet."""
+    return ExecutorOptions(
+        workers=pool.workers,
+        env=pool.env,
+        activate_env=pool.activate_env,
+        log_folder=log_folder,
+        options=pool.options,
     )
 
 
@@ -137,7 +196,10 @@ def read(file: Path, name: str) -> Pool:
         raise UsageError(f"a pool's name is letters, digits, '_', '.', '-', not {name!r}")
     if name == LOCAL:
         raise UsageError("the pool 'local' is built in: choose another name")
-    return parse_pool(load(file), name)
+    section = load(file)
+    pool = parse_pool(section, name)
+    check(pool, section)
+    return pool
 
 
 def keep(pool: Pool) -> None:

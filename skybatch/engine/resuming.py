@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from skybatch.engine import folder_claims
 from skybatch.engine.folder import JobFolder
-from skybatch.engine.run import Engine, Formats, RunOptions
+from skybatch.engine.run import Engine, Formats
+from skybatch.engine.run_options import RunOptions
 from skybatch.engine.settings import check_failure_limits
 from skybatch.engine.spec import ON_ERROR, JobSpec
 from skybatch.errors import UnknownName, UsageError

@@ -7,13 +7,12 @@ import queue
 import selectors
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skybatch import plugins
 from skybatch.engine import dead_letters, remedies
 from skybatch.engine.control import ControlServer
-from skybatch.engine.environment import resolve
 from skybatch.engine.events import Settings
 from skybatch.engine.finish import Finishing, merge_behind
 from skybatch.engine.folder import JobFolder
@@ -24,6 +23,7 @@ from skybatch.engine.placing import Conflict, is_folder, place_of
 from skybatch.engine.planning import ReaderFailed, plan, restored
 from skybatch.engine.reduction import LostResults
 from skybatch.engine.retries import budgets
+from skybatch.engine.run_options import RunOptions
 from skybatch.engine.scheduler import Scheduler
 from skybatch.engine.sights import Sight, sights
 from skybatch.engine.spec import JobSpec
@@ -37,9 +37,10 @@ from skybatch.errors import (
     SegmentDamaged,
     SkybatchError,
     StorageFailed,
+    UsageError,
     is_of_storage,
 )
-from skybatch.executors.base import Executor, ExecutorOptions, Slot
+from skybatch.executors.base import Executor, Slot
 from skybatch.failpoints import reach
 from skybatch.formats.base import InputReader, OutputWriter, SegmentWriter, WindowReader
 from skybatch.journal.journal import Journal
@@ -56,17 +57,6 @@ ABANDONED_S = 2.0
 """So long a merge may take to end when the engine leaves: one that waits for a store must not hold up Ctrl-C."""
 EARLY_WORKERS = 2
 """How many workers start before the length is known: enough to hide their start, few enough for a tiny job."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What may differ from run to run of one job."""
-
-    executor: str = "local"
-    workers: int | None = None  # None: the executor's default
-    env: dict[str, str] = field(default_factory=dict)
-    activate_env: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,15 +85,7 @@ class Engine:
         self.code = journal.job().code_hash or spec.code  # a resume may have brought newer code
         self._length = 0
         self.merging: dict[int, MergeBehind] = {}  # by output
-        self._executor: Executor = plugins.executor(options.executor)(
-            ExecutorOptions(
-                workers=options.workers,
-                env=resolve(options.env),
-                activate_env=options.activate_env,
-                log_folder=str(folder.logs),
-                options=options.options,
-            )
-        )
+        self._executor: Executor = plugins.executor(options.executor)(options.for_executor(str(folder.logs)))
 
     @property
     def runs_here(self) -> bool:
@@ -149,7 +131,15 @@ class Engine:
     def _run(self, on_listening: Callable[[], None], on_started: Callable[[], None] = lambda: None) -> None:
         with selectors.DefaultSelector() as selector:
             workers = Workers(self._executor, selector, self._worker_config, lambda w, f: loop.on_frames(w, f))
-            control = ControlServer(self.folder, selector, lambda: loop.on_cancel())
+            control = ControlServer(
+                self.folder,
+                selector,
+                {
+                    "cancel": lambda asked: loop.on_cancel(),
+                    "workers": lambda asked: workers.report(),
+                    "pool": lambda asked: self._adopt(asked["name"]),
+                },
+            )
             interrupts = Interrupts(
                 selector,
                 lambda count, number: self._on_signal(loop, count, number),
@@ -190,6 +180,23 @@ class Engine:
                     self.journal.close()
                     if self.display is not None:
                         self.display.close()
+
+    def _adopt(self, pool: str) -> dict[str, Any]:
+        """The pool was applied again; what became of it here."""
+        if pool != self.options.pool:
+            return {}
+        from skybatch.engine import pools
+
+        try:
+            found = pools.get(pool)
+            if found.executor != self.options.executor:
+                raise UsageError(f"executor: it was {self.options.executor}; a job changes it only when it is resumed")
+            options = RunOptions.of(found)
+            self._executor.adopt(options.for_executor(str(self.folder.logs)))
+            self.options = options
+        except SkybatchError as error:
+            return {"adopted": False, "why": str(error)}
+        return {"adopted": True}
 
     def _on_signal(self, loop: Loop, count: int, number: int) -> None:
         if count == 1:

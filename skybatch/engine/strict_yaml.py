@@ -6,6 +6,7 @@ made to build objects or to grow without bound.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ class Section(dict[str, Any]):
         super().__init__()
         self.file, self.line = file, line
         self.lines: dict[str, int] = {}
+
+    @property
+    def folder(self) -> str:
+        """The folder that relative paths in it mean: the file's, or the current one of what was given in code."""
+        return os.path.dirname(os.path.abspath(self.file))
 
     def error(self, message: str, key: str | None = None) -> UsageError:
         """A UsageError naming the file and the line of `key`, or of the mapping itself."""

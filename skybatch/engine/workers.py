@@ -6,6 +6,7 @@ import selectors
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from skybatch.engine.places import Places
 from skybatch.errors import SkybatchError
@@ -99,6 +100,24 @@ class Workers:
             if other.slot.place == worker.slot.place:
                 other.channel.kill()
         return True
+
+    def report(self) -> dict[str, Any]:
+        """Workers and places as `status` shows them, as JSON."""
+        now = time.monotonic()
+        workers = [
+            {
+                "name": worker.slot.name,
+                "place": worker.slot.place,
+                "mode": worker.channel.mode,
+                "state": "draining" if worker.draining else "ready" if worker.ready else "starting",
+                "ranges": sum(worker.grants.values()),
+            }
+            for worker in self.live.values()
+        ]
+        known = self._executor.report()
+        aside = self.places.aside(now)
+        places = [{"name": name, "aside": aside.get(name), "facts": known.get(name, {})} for name in {**known, **aside}]
+        return {"workers": workers, "places": places}
 
     def without_hope(self) -> dict[str, str] | None:
         """Why there is no worker and will be none, by place; None while there is one, or may be."""

@@ -59,11 +59,14 @@ class WorkerChannel(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close the stream: the worker's parent ends it if it still runs. Called once, last."""
+        """Close the stream to the worker: its parent ends it if it still runs. May be called twice.
+
+        What it had said before can still be received, and its end seen.
+        """
 
     @abstractmethod
     def wait(self, timeout_s: float) -> bool:
-        """Wait for the worker's end; whether it has ended. After `close`."""
+        """Wait for the worker's end, and give up what the channel holds; whether it has ended. After `close`, last."""
 
     def last_words(self) -> str:
         """What it printed outside its frames, for the message when it could not be started."""

@@ -204,7 +204,7 @@ class RemoteChannel(WorkerChannel):
         self._decoder = Decoder()
         self._facts: dict[str, Any] = {}
         self._said = ""  # why it is unfit
-        self._lost = self._ended = False
+        self._lost = self._ended = self._closed = False
         self._began = time.monotonic()
         self._relay: ProcessChannel | None = None
         self._poll = select.epoll()
@@ -275,6 +275,8 @@ class RemoteChannel(WorkerChannel):
         self._outgoing.put(encode(_there(self._config, hello["root"], self._boot.brought)))
 
     def _set_mode(self, frame: Frame) -> None:
+        if self._closed:
+            return  # nobody waits for it any more
         if frame["direct"]:
             self._outgoing.put(encode({"op": "go"}))
             return
@@ -299,7 +301,8 @@ class RemoteChannel(WorkerChannel):
                 start_new_session=True,
                 bufsize=0,
             )
-        self._close_ends()
+        for fd in ends:
+            os.close(fd)
         relay = ProcessChannel(process, self._errors)
         refs = {key: ref for key, ref in self._config["refs"].items() if key != "mapper"}
         able = {key: mode[key] for key in ("decode", "encode")}
@@ -313,20 +316,26 @@ class RemoteChannel(WorkerChannel):
             self._relay.kill()
 
     def close(self) -> None:
-        """End of file for whoever speaks to us."""
-        self._poll.close()
-        self._log.close()
+        """End of file for whoever hears us."""
         if self._relay is not None:
             self._relay.close()
-        else:
-            self._outgoing.end_and(self._close_ends)
+        elif not self._closed:
+            self._outgoing.end_and(lambda: os.close(self._connection.writes))
+        self._closed = True
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the relay, and for what leads to the worker."""
         deadline = time.monotonic() + timeout_s
         if self._relay is not None and not self._relay.wait(timeout_s):
             return False
-        return self._connection.wait(max(0.0, deadline - time.monotonic()))
+        if not self._connection.wait(max(0.0, deadline - time.monotonic())):
+            return False
+        if not self._poll.closed:
+            self._poll.close()
+            self._log.close()
+            if self._relay is None:
+                os.close(self._connection.reads)
+        return True
 
     def last_words(self) -> str:
         """Why it is unfit, or what the way there said."""
@@ -341,10 +350,6 @@ class RemoteChannel(WorkerChannel):
         """The connection's end, where the worker's parent did not come to tell of the worker's."""
         what = self._said or self._connection.words() or "nothing was said"
         return {"op": "lost", "reason": "link", "message": f"the connection to the worker ended: {what}", "held": []}
-
-    def _close_ends(self) -> None:
-        for fd in (self._connection.reads, self._connection.writes):
-            os.close(fd)
 
 
 class WorkerLog:

@@ -1,7 +1,7 @@
 """Workers on hosts that ssh reaches: the system's OpenSSH with the user's own configuration, keys and agent.
 
 One connection for each eight workers of a host is made first and kept (its ControlMaster); workers share it. It is
-also what tells of the host: cores, devices, and when it goes. A host needs a `python3` of version 3.9 or newer, nothing else.
+also what tells of the host: cores, devices, and when it goes. A host needs a `python3`, 3.9 or newer, and nothing else.
 """
 
 from __future__ import annotations

@@ -100,6 +100,8 @@ class Reading:
             if frame["op"] == "drain":
                 self._on_drain()
                 frame = {"op": "stop"}
+            if frame["op"] == "beat":  # of an engine on another machine
+                continue
             self._grants.put(frame)
             if frame["op"] != "grant":
                 return

@@ -11,6 +11,7 @@ import traceback
 
 from skybatch.errors import is_of_storage
 from skybatch.failpoints import reach
+from skybatch.worker import stand_ins
 from skybatch.worker.frames import Decoder, Frame, encode, write_all
 from skybatch.worker.mark import Mark, NoMark
 
@@ -64,6 +65,7 @@ def serve_process(channel_fd: int, mark_fd: int) -> None:
     config = channel.receive()
     if config is None:
         return
+    stand_ins.allowed = bool(config.get("elsewhere"))
     mark = Mark(mark_fd, config.get("concurrency", 1))
     os.close(mark_fd)
     if sys.stdout is not None:

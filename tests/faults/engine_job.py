@@ -171,6 +171,15 @@ def outputs_of(folder: str, asked: dict[str, Any]) -> list[io_formats.OutputWrit
     return [writers[name] for name in asked["outputs"]]
 
 
+def pool_of(asked: str | dict[str, Any] | None) -> Any:
+    """A pool by name, or as a mapping."""
+    if not isinstance(asked, dict):
+        return asked
+    from skybatch.engine import pools
+
+    return pools.from_mapping(asked)
+
+
 DEFAULTS: dict[str, Any] = {
     "items": 120,
     "batch_size": 4,
@@ -186,6 +195,7 @@ DEFAULTS: dict[str, Any] = {
     "overwrite": False,
     "linger": False,
     "batch_timeout_s": None,
+    "pool": None,
 }
 
 
@@ -194,8 +204,9 @@ def main(folder: str, options: str) -> int:
     try:
         job = skybatch.Dataset(reader_of(folder, asked["items"], asked)).map(
             {"enrich": enrich, "stumble": stumble, "widen": widen, "seize": seize}[asked["mapper"]],
+            pool_of(asked["pool"]),
             batch_size=asked["batch_size"],
-            workers=asked["workers"],
+            workers=None if asked["pool"] else asked["workers"],
             output=outputs_of(folder, asked),
             mapper_args={"log": f"{folder}/ranges.log", "seconds": asked["mapping_s"]},
             stream=asked["stream"],

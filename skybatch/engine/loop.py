@@ -271,7 +271,7 @@ class Loop:
             self._handle(WorkerLost(worker.number, "gone", ()))
             return
         if not worker.ready:
-            if (worker.lost or {}).get("reason") != "preempted":
+            if (worker.lost or {}).get("reason") != "preempted" and not worker.draining:
                 self._not_started(worker)
             return
         if self._workers.set_aside_if_troubled(worker):

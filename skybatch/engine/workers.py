@@ -83,7 +83,10 @@ class Workers:
         for worker in self.live.values():
             if worker.slot.name not in names and not worker.draining:
                 worker.draining = True
-                self.send(worker.number, {"op": "drain"})
+                if worker.ready:
+                    self.send(worker.number, {"op": "drain"})
+                else:
+                    worker.channel.kill()  # its place may be gone, and it would never begin
 
     def set_ready(self, worker: LiveWorker) -> None:
         """It can take grants: its place is fit for work."""

@@ -52,6 +52,11 @@ class Actor:
         self._made.wait()
         return self._call(self._handle, name, *args)
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it was dropped before it was made."""
+        return self._dropped and not self._made.is_set()
+
     def drop(self) -> None:
         """End it; from any thread."""
         self._dropped = True
@@ -81,6 +86,8 @@ class ActorConnection(Connection):
     def wait(self, timeout_s: float) -> bool:
         """Wait until nothing is carried any more."""
         self._hang_up(socket.SHUT_WR)
+        if self._actor.is_given_up:
+            return True  # whoever waits for it to be made is told when the cluster is left
         for thread in self._threads:
             thread.join(timeout_s / 2)
         if any(thread.is_alive() for thread in self._threads):

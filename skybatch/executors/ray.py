@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 from typing import Any, ClassVar
 
 from skybatch.errors import UsageError
@@ -10,9 +11,11 @@ from skybatch.executors.base import ExecutorOptions, Slot, numbered
 from skybatch.executors.cluster import Actor, ClusterExecutor, travelling_pipe, whole
 from skybatch.executors.remote import LOADER
 
+CONNECT_S = 5.0
+
 
 class RayExecutor(ClusterExecutor):
-    """`workers` actors; without that, as many as the cluster's resources allow now."""
+    """`workers` actors, wherever Ray places them; without that, as many on each node as its resources allow."""
 
     name: ClassVar[str] = "ray"
     keys: ClassVar[frozenset[str]] = ClusterExecutor.keys | {"cpus_per_worker", "gpus_per_worker", "ray_resources"}
@@ -31,9 +34,11 @@ class RayExecutor(ClusterExecutor):
         """Join as a driver."""
         import ray
 
+        address = self.options.options.get("address", "auto")
+        _require_listener(address)
         if not ray.is_initialized():
             ray.init(
-                address=self.options.options.get("address", "auto"),
+                address=address,
                 log_to_driver=False,
                 configure_logging=False,
                 include_dashboard=False,
@@ -45,15 +50,18 @@ class RayExecutor(ClusterExecutor):
 
         if self.options.workers is not None:
             return numbered(self.options.workers)
-        wanted = self._resources()
-        known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        nodes = [node["Resources"] for node in known if node["Alive"]]
-        room = sum(min(int(node.get(name, 0) // amount) for name, amount in wanted.items()) for node in nodes)
-        return numbered(room)
+        wanted, found = self._resources(), []
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        for node in nodes:
+            if node["Alive"]:
+                room = min(int(node["Resources"].get(name, 0) // amount) for name, amount in wanted.items())
+                found += [Slot(name=f"{node['NodeID'][:12]}-{n}", place=node["NodeID"]) for n in range(room)]
+        return found
 
     def actor(self, slot: Slot) -> Actor:
         """An actor whose calls may overlap, which is never made again by Ray."""
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         cls: Any = ray.remote(travelling_pipe("Pipe"))
         wanted = self._resources()
@@ -65,6 +73,8 @@ class RayExecutor(ClusterExecutor):
             "max_restarts": 0,
             "max_task_retries": 0,
         }
+        if slot.place:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(slot.place, soft=False)
 
         def make() -> Any:
             handle = cls.options(**options).remote(LOADER)
@@ -89,3 +99,10 @@ class RayExecutor(ClusterExecutor):
         import ray
 
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Raise OSError when nobody listens at `HOST:PORT`: Ray itself takes more than a minute to find that out."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), CONNECT_S).close()

@@ -26,7 +26,10 @@ EXTRAS = {
     "zstd": ("zstandard", "files compressed with zstd, .zst"),
     "s3": ("s3fs", "paths that begin with s3://"),
     "gcs": ("gcsfs", "paths that begin with gs://"),
-    "testing": ("pytest", "tests of formats of your own"),
+    "gpu": ("pynvml", "workers on this machine's GPUs"),
+    "ray": ("ray", "workers on a Ray cluster"),
+    "dask": ("distributed", "workers on a Dask cluster"),
+    "testing": ("pytest", "tests of formats and executors of your own"),
 }
 """What each optional part imports, and what it is for."""
 

@@ -134,7 +134,8 @@ def check(pool: Pool, section: Section | None = None) -> None:
         if section is None:
             raise
         key = str(error).partition(":")[0]
-        raise section.error(str(error), key if key in section else None) from None
+        places = [section, section.section("options"), section.section("resources")]
+        raise next((place for place in places if key in place), section).error(str(error), key) from None
 
 
 def options_of(pool: Pool, log_folder: str = "") -> ExecutorOptions:

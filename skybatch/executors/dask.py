@@ -36,11 +36,11 @@ class DaskExecutor(ClusterExecutor):
 
     def connect(self) -> None:
         """Join as a client."""
-        from distributed import Client
+        import distributed
 
-        self._client = Client(  # type: ignore[no-untyped-call]
-            self.options.options["address"], timeout=CONNECT_S, set_as_default=False
-        )
+        library: Any = distributed  # whose functions say nothing of types
+        address = self.options.options["address"]
+        self._client = library.Client(address, timeout=CONNECT_S, set_as_default=False)
 
     def find(self) -> list[Slot]:
         """Those of the workers that the scheduler knows."""

@@ -6,6 +6,7 @@ import pytest
 
 from skybatch.engine import pools
 from skybatch.engine.environment import resolve
+from skybatch.engine.strict_yaml import load
 from skybatch.errors import UnknownName, UsageError
 
 FULL = """\
@@ -66,18 +67,26 @@ def test_the_references_form_is_read(tmp_path: Path) -> None:
 
 def test_accelerators_reach_an_executor_that_hands_out_devices(tmp_path: Path) -> None:
     text = "executor: gpu\nresources: {accelerators: 'L4:1'}\n"
-    assert pools.apply(written(tmp_path, text), "box").options == {"accelerators": "L4:1"}
+    assert pools.parse_pool(load(written(tmp_path, text)), "box").options == {"accelerators": "L4:1"}
+
+
+def test_the_form_of_sky_batch_that_asks_for_accelerators_means_those_of_this_machine(tmp_path: Path) -> None:
+    pool = pools.parse_pool(load(written(tmp_path, "resources: {accelerators: 'L4:1'}\n")), "box")
+    assert (pool.executor, pool.options) == ("gpu", {"accelerators": "L4:1"})
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("worker: 2\n", r"pool.yaml:1: unknown key 'worker' in a pool; did you mean 'workers'\?"),
+        ("worker: 2\n", r"pool.yaml:1: unknown key 'worker' in a pool of the executor local; did you mean 'workers'\?"),
         ("workers: 2\nworkers: 3\n", "pool.yaml:2: 'workers' is given twice, first in line 1"),
         ("workers: 0\n", "pool.yaml:1: workers must be a whole number of at least 1, not 0"),
         ("workers: true\n", "workers must be a whole number"),
         ("executor: local\npool: {workers: 2}\nworkers: 1\n", "pool.yaml:3: workers is given twice"),
-        ("resources:\n  accelerators: L4:1\n", "pool.yaml:2: resources.accelerators: the local executor"),
+        ("executor: local\nresources:\n  accelerators: L4:1\n", "pool.yaml:3: resources.accelerators: the local"),
+        ("resources:\n  accelerators: Z9:1\n", "pool.yaml:2: accelerators: 1 Z9 for each worker is asked for"),
+        ("executor: ssh\nhosts: [a, b]\nhots: [c]\n", r"pool.yaml:3: unknown key 'hots'.*did you mean 'hosts'\?"),
+        ("executor: ssh\nhosts: ['a;id']\n", "pool.yaml:2: hosts: 'a;id' is not the name of a host"),
         ("resources: {acelerators: 1}\n", "did you mean 'accelerators'"),
         ("env: {A: true}\n", "write the value of A as a string"),
         ("env: {'A=B': x}\n", "'A=B' is not a name"),

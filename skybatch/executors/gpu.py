@@ -50,9 +50,10 @@ class GpuExecutor(LocalExecutor):
             name, place = "gpu" + "-".join(str(device.index) for device in mine), ",".join(each.id for each in mine)
             for number in range(self._share):
                 slot = Slot(name=f"{name}.{number}" if self._share > 1 else name, place=place)
-                self._devices[slot.name] = mine
-                found.append(slot)
-        return found[: self.options.workers]
+                if self.options.workers is None or len(found) < self.options.workers:
+                    self._devices[slot.name] = mine
+                    found.append(slot)
+        return found
 
     def environment(self, slot: Slot) -> dict[str, str]:
         """With the slot's devices alone visible, before anything is imported."""

@@ -17,6 +17,7 @@ _MESSAGE_SIZE, _TRACEBACK_SIZE = 2_000, 20_000
 _MEMORY_CLASSES = ("OutOfMemoryError", "ResourceExhaustedError")  # torch's and CuPy's; TensorFlow's
 _MEMORY_WORDS = ("out of memory", "_ALLOC_FAILED", "RESOURCE_EXHAUSTED", "can't allocate memory", "not enough memory")
 """In a RuntimeError: CUDA's, HIP's, cuBLAS' and cuDNN's, JAX's, and those of PyTorch's allocator of main memory."""
+_CONTEXT_WORDS = ("CUDA error:", "HIP error:")
 _TAKEN_FOR_AN_ITEM = (
     "TypeError: list indices must be integers or slices, not str",
     "AttributeError: 'list' object has no attribute 'get'",
@@ -89,6 +90,15 @@ def _tells_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and any(words in _said(error) for words in _MEMORY_WORDS)
+
+
+def spoils_the_process(error: BaseException) -> bool:
+    """Whether a device's context is broken by what happened: every later use of it in this process fails too."""
+    return not is_of_memory(error) and any(map(_tells_of_context, _with_causes(error)))
+
+
+def _tells_of_context(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and any(words in _said(error) for words in _CONTEXT_WORDS)
 
 
 def _with_causes(error: BaseException) -> list[BaseException]:

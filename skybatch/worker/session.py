@@ -12,7 +12,7 @@ from skybatch.errors import DISK_FULL, ResultError, is_of_storage
 from skybatch.formats.base import Item, SegmentWriter
 from skybatch.formats.masking import masked
 from skybatch.worker import mapper, runtime, ways
-from skybatch.worker.fault import describe, describe_fault, end_if_told_to, kind_of, release
+from skybatch.worker.fault import describe, describe_fault, end_if_told_to, kind_of, release, spoils_the_process
 from skybatch.worker.frames import Frame
 from skybatch.worker.mark import MAPPING, Mark, NoMark
 from skybatch.worker.outbox import Fault, Result
@@ -182,6 +182,8 @@ class Session:
         if isinstance(error, KeyboardInterrupt) and isinstance(self._mark, NoMark):
             raise error  # Ctrl-C reaches the worker only where it shares the engine's process
         self._outbox.put(self._fault(batch, error, stage))
+        if self._channel.own_process and spoils_the_process(error):
+            self.ended = True  # the engine starts another worker; what else is in hand here is charged with nothing
 
     def _end_copy(self, error: BaseException | None) -> None:
         """End a process that the mapper forked and that leaves the mapper: it is a worker without its threads."""

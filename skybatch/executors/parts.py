@@ -7,9 +7,9 @@ import hashlib
 import io
 import os
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -22,17 +22,18 @@ IN_MEMORY = 16 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip file's beginning of time, so that equal content makes equal bytes
 
 
-@dataclass(frozen=True)
 class Part:
-    """A folder as one file; `file` may be read by several threads, each from a place of its own."""
+    """A folder as one file; closed when nobody has it any more. It may be read by several threads."""
 
-    name: str  # what it is and a hash of its content
-    size: int  # bytes
-    file: IO[bytes]
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        self.name = name  # what it is and a hash of its content
+        self.size = file.seek(0, io.SEEK_END)  # bytes
+        self._fd = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._fd)
 
     def read(self, offset: int, size: int) -> bytes:
         """Some bytes of it."""
-        return os.pread(self.file.fileno(), size, offset)
+        return os.pread(self._fd, size, offset)
 
 
 @functools.cache
@@ -61,18 +62,20 @@ def brought(root: str, paths: Iterable[str]) -> Part:
 
 def pack(kind: str, root: Path, files: Iterable[Path]) -> Part:
     """These files under their paths below `root`. Raises OSError."""
-    file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the part is used
     hashed = hashlib.sha256()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for path in files:
-            name = path.relative_to(root).as_posix()
-            hashed.update(f"{len(name)} {name} {path.stat().st_size} ".encode())
-            with path.open("rb") as source, archive.open(zipfile.ZipInfo(name, _EPOCH), "w", force_zip64=True) as into:
-                while data := source.read(IN_MEMORY):
-                    hashed.update(data)
-                    into.write(data)
-    file.flush()
-    return Part(f"{kind}-{hashed.hexdigest()[:24]}", file.seek(0, io.SEEK_END), file)
+    with tempfile.TemporaryFile() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for path in files:
+                name = path.relative_to(root).as_posix()
+                hashed.update(f"{len(name)} {name} {path.stat().st_size} ".encode())
+                entry = zipfile.ZipInfo(name, _EPOCH)
+                entry.compress_type = zipfile.ZIP_STORED if kind == "files" else zipfile.ZIP_DEFLATED
+                with path.open("rb") as source, archive.open(entry, "w", force_zip64=True) as into:
+                    while data := source.read(IN_MEMORY):
+                        hashed.update(data)
+                        into.write(data)
+        file.flush()
+        return Part(f"{kind}-{hashed.hexdigest()[:24]}", file)
 
 
 def _sources(package: Path) -> list[Path]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import os
 import re
 import select
-import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,16 +27,21 @@ PATIENCE_S = 60.0
 GONE_S = 10.0
 
 
-def doubled(batch: list[Item]) -> list[Item]:
-    """A mapper."""
+MAPPERS = '''
+import os
+import signal
+
+
+def doubled(batch):
     return [{"id": item["id"], "twice": item["id"] * 2} for item in batch]
 
 
-def deadly(batch: list[Item]) -> list[Item]:
-    """A mapper whose worker dies at item 5."""
+def deadly(batch):
     if any(item["id"] == 5 for item in batch):
         os.kill(os.getpid(), signal.SIGKILL)
     return doubled(batch)
+'''
+"""A user's module: it travels as source, and dies at item 5 if asked to."""
 
 
 class ExecutorSuite:
@@ -140,23 +145,32 @@ class ExecutorSuite:
 
     # Jobs
 
+    @pytest.mark.usefixtures("_mappers")
     def test_a_job_is_done(self, tmp_path: Path) -> None:
         """Every item once, in order."""
-        assert self._job(doubled, tmp_path) == [{"id": number, "twice": number * 2} for number in range(100)]
+        assert self._job("doubled", tmp_path) == [{"id": number, "twice": number * 2} for number in range(100)]
 
+    @pytest.mark.usefixtures("_mappers")
     def test_a_deadly_item_is_set_aside_alone(self, tmp_path: Path) -> None:
         """Its worker's death is told by who saw it, with the range in hand."""
-        rows = self._job(deadly, tmp_path, on_error="skip")
+        rows = self._job("deadly", tmp_path, on_error="skip")
         assert [row["id"] for row in rows] == [number for number in range(100) if number != 5]
 
-    def _job(self, mapper: Any, folder: Path, **how: Any) -> list[Item]:
+    @pytest.fixture
+    def _mappers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "mappers_of_the_suite.py").write_text(MAPPERS)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "mappers_of_the_suite", raising=False)
+
+    def _job(self, mapper: str, folder: Path, **how: Any) -> list[Item]:
         from skybatch.engine.dataset import Dataset
         from skybatch.formats.json_format import JsonWriter
 
         output = folder / "out.jsonl"
         items = [{"id": number} for number in range(100)]
         pool = pools.from_mapping(self.pool)
-        Dataset.from_items(items).map(mapper, pool, batch_size=4, output=JsonWriter(str(output)), **how)
+        found = getattr(importlib.import_module("mappers_of_the_suite"), mapper)
+        Dataset.from_items(items).map(found, pool, batch_size=4, output=JsonWriter(str(output)), **how)
         return [json.loads(line) for line in output.read_text().splitlines()]
 
 

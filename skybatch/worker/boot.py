@@ -128,6 +128,7 @@ def take(root, name, size):
                 file.write(data)
                 size -= len(data)
         unpacked = os.path.join(place, "unpacked")
+        os.mkdir(unpacked)
         with zipfile.ZipFile(packed) as archive:
             archive.extractall(unpacked)
         try:

@@ -80,7 +80,7 @@ def test_the_plugin_is_listed_with_its_version_and_place(python: Path, tmp_path:
     assert shown.returncode == 0, shown.stderr
     sqlite = {plugin["name"]: plugin for plugin in json.loads(shown.stdout)}["sqlite"]
     assert (sqlite["version"], sqlite["error"]) == ("0.1.0", None)
-    assert sqlite["provides"] == ["reader sqlite", "writer sqlite"]
+    assert sqlite["provides"] == ["executor nice", "reader sqlite", "writer sqlite"]
     assert sqlite["location"].startswith(str(python.parents[1]))
     assert sqlite["location"].endswith("plugin.py")
 

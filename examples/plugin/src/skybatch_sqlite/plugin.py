@@ -15,3 +15,10 @@ def skybatch_output_writers():
     from skybatch_sqlite.writer import SqliteWriter
 
     return {"sqlite": SqliteWriter}
+
+
+@hookimpl
+def skybatch_executors():
+    from skybatch_sqlite.nice import NiceExecutor
+
+    return {"nice": NiceExecutor}

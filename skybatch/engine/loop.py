@@ -23,6 +23,9 @@ from skybatch.journal.rows import Changes, FailureRow
 from skybatch.worker.frames import Frame
 
 STUCK_GRACE_S = 10.0
+TURN_S = 0.1
+"""After so long the news are committed and answered, whoever else has something to say: with thousands of workers, all
+of them may."""
 
 
 class Loop:
@@ -60,6 +63,7 @@ class Loop:
         self._told: list[tuple[str, dict[str, Any]]] = []
         self._segments: dict[str, Frame] = {}
         self._storage_said = ""
+        self._stuck_look_at = 0.0  # nobody can be found stuck before
         self._hearers = {
             "done": self._hear_done,
             "failed": self._hear_failed,
@@ -139,8 +143,12 @@ class Loop:
 
     def _turn(self) -> None:
         assert self.scheduler is not None
-        for key, _ in self._selector.select(self._patience()):
+        ready = self._selector.select(self._patience())
+        until = time.monotonic() + TURN_S
+        for key, _ in ready:
             key.data()
+            if time.monotonic() > until:
+                break  # who was not heard is still readable
         if self.scheduler.next_wake is not None and self.scheduler.next_wake <= time.monotonic():
             self._handle(events.Tick())
         self._look_for_stuck()
@@ -156,7 +164,8 @@ class Loop:
     def _patience(self) -> float | None:
         assert self.scheduler is not None
         waits = [at for at in (self.scheduler.next_wake, self._workers.next_look()) if at is not None]
-        waits += [at for worker in self._workers.live.values() if (at := self._stuck_at(worker)) is not None]
+        if self._batch_timeout_s is not None:
+            waits.append(self._stuck_look_at)
         return max(0.0, min(waits) - time.monotonic()) if waits else None
 
     def _flush(self) -> None:
@@ -294,18 +303,21 @@ class Loop:
 
     # Stuck workers that their parent does not see to
 
-    def _stuck_at(self, worker: LiveWorker) -> float | None:
-        if self._batch_timeout_s is None or not worker.grants:
-            return None
+    def _stuck_at(self, worker: LiveWorker, batch_timeout_s: float) -> float:
         start_s = 0.0 if worker.answered else START_TIMEOUT_S
-        return worker.heard_at + start_s + self._batch_timeout_s * (max(worker.grants.values()) + 1) + STUCK_GRACE_S
+        return worker.heard_at + start_s + batch_timeout_s * (max(worker.grants.values()) + 1) + STUCK_GRACE_S
 
     def _look_for_stuck(self) -> None:
-        now = time.monotonic()
-        for worker in list(self._workers.live.values()):
-            at = self._stuck_at(worker)
-            if at is not None and at <= now:
+        timeout_s, now = self._batch_timeout_s, time.monotonic()
+        if timeout_s is None or now < self._stuck_look_at:
+            return
+        self._stuck_look_at = now + timeout_s + STUCK_GRACE_S  # whoever is heard of from now on has that long at least
+        for worker in [worker for worker in self._workers.live.values() if worker.grants]:
+            at = self._stuck_at(worker, timeout_s)
+            if at <= now:
                 self._workers.kill(worker)
+            else:
+                self._stuck_look_at = min(self._stuck_look_at, at)
 
     # Scheduler and journal
 
@@ -351,7 +363,7 @@ class Loop:
             worker.heard_at = max(worker.heard_at, time.monotonic() if len(worker.grants) == 1 else 0.0)
         self._grants[grant.grant] = grant
         self._changes.grants.append(told.granted(grant, self._journal.epoch))
-        self._out.append((grant.worker, told.grant_frame(grant)))
+        self._out.append((grant.worker, told.grant_frame(grant, len(self._workers.live))))
 
     def _forget_grant(self, number: int) -> None:
         grant = self._grants.pop(number, None)

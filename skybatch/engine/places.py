@@ -65,6 +65,10 @@ class Places:
         """A worker is ready there."""
         self._failures.pop(place, None)
 
+    def has_returned(self, now: float) -> bool:
+        """Whether a place may be tried again that failed, and in which no worker was ready since."""
+        return any(failed.until <= now for failed in self._failures.values())
+
     def next_return(self, now: float) -> float | None:
         """When the next place that was set aside may be tried again."""
         return min((failed.until for failed in self._failures.values() if failed.until > now), default=None)

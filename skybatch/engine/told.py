@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 
 from skybatch.engine import events
+from skybatch.engine.pace import seal_s
 from skybatch.formats.masking import masked
 from skybatch.journal.rows import FailureRow, GrantRow, Run, Segment
 from skybatch.worker.frames import Frame
@@ -34,8 +35,8 @@ def granted(grant: events.Grant, epoch: int) -> GrantRow:
     )
 
 
-def grant_frame(grant: events.Grant) -> Frame:
-    """The grant as its worker gets it."""
+def grant_frame(grant: events.Grant, workers: int) -> Frame:
+    """The grant as its worker gets it, one of so many."""
     return {
         "op": "grant",
         "id": grant.grant,
@@ -43,6 +44,7 @@ def grant_frame(grant: events.Grant) -> Frame:
         "end": grant.end,
         "size": grant.size,
         "attempt": grant.attempt,
+        "seal_s": seal_s(workers),
     }
 
 

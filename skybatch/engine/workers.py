@@ -16,6 +16,8 @@ from skybatch.worker.frames import Frame
 START_TIMEOUT_S = 1800.0
 """In a job with a batch timeout: so long a mapper may take to be made, and to ask for its first batch."""
 END_TIMEOUT_S = 5.0
+REAPED_TOGETHER = 8
+"""So many workers that were let go are seen to together, and twice as many as there are still when there are more."""
 
 
 @dataclass
@@ -49,7 +51,9 @@ class Workers:
         self.live: dict[int, LiveWorker] = {}
         self.places = Places(executor)
         self._ending: list[WorkerChannel] = []
+        self._reap_at = REAPED_TOGETHER
         self._numbers = 0
+        self._filled_to = -1  # as many as were wanted when every slot was last looked at; -1: look again
         self._changes = executor.fileno()
         self._any_ready_at: float | None = None  # when a worker was last seen ready
         if self._changes is not None:
@@ -57,29 +61,43 @@ class Workers:
 
     def fill(self, wanted: int) -> None:
         """Start workers until `wanted` run, or all slots that can be used are filled."""
+        now = time.monotonic()
+        if wanted <= self._filled_to and not self.places.has_returned(now):
+            return
+        self._filled_to = wanted
         taken = {worker.slot.name for worker in self.live.values()}
-        for slot in self.places.usable(time.monotonic()):
+        refusing: set[str] = set()
+        for slot in self.places.usable(now):
             if len(self.live) >= wanted:
                 return
-            if slot.name not in taken:
-                self._start(slot)
+            if slot.name not in taken and slot.place not in refusing and not self._start(slot):
+                refusing.add(slot.place)
 
-    def _start(self, slot: Slot) -> None:
+    def _start(self, slot: Slot) -> bool:
+        channel = self._channel(slot)
+        if channel is None:
+            return False
         self._numbers += 1
-        try:
-            channel = self._executor.start(slot, self._config(slot))
-        except (OSError, SkybatchError) as error:
-            if not slot.place:
-                raise
-            self.places.failed(slot.place, str(error), time.monotonic())
-            return
         worker = LiveWorker(number=self._numbers, slot=slot, channel=channel, heard_at=time.monotonic())
         self.live[worker.number] = worker
         self._selector.register(channel, selectors.EVENT_READ, lambda: self._readable(worker))
+        return True
+
+    def _channel(self, slot: Slot) -> WorkerChannel | None:
+        """A new worker; None when there are other places to try. Raises what the executor raised in the only one."""
+        while True:
+            try:
+                return self._executor.start(slot, self._config(slot))
+            except (OSError, SkybatchError) as error:
+                if not slot.place or not self.places.failed(slot.place, str(error), time.monotonic()):
+                    raise
+            if not self.places.is_alone(slot.place):
+                return None
 
     def _refresh(self) -> None:
         """The executor's slots have changed: workers of those that went finish what they have in hand."""
         names = self.places.refresh()
+        self._filled_to = -1
         for worker in self.live.values():
             if worker.slot.name not in names and not worker.draining:
                 worker.draining = True
@@ -157,10 +175,13 @@ class Workers:
 
     def _remove(self, worker: LiveWorker) -> None:
         if self.live.pop(worker.number, None) is not None:
+            self._filled_to = -1
             self._selector.unregister(worker.channel)
             worker.channel.close()
             self._ending.append(worker.channel)
-            self._ending = [channel for channel in self._ending if not channel.wait(0)]
+            if len(self._ending) >= self._reap_at:
+                self._ending = [channel for channel in self._ending if not channel.wait(0)]
+                self._reap_at = 2 * len(self._ending) + REAPED_TOGETHER
 
     def send(self, number: int, frame: Frame) -> None:
         """Send a frame; to a worker that is gone, nothing (its end of file says the rest)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -156,11 +157,8 @@ class Executor(ABC):
 
 def by_turns(slots: Sequence[Slot]) -> Iterator[Slot]:
     """The slots, place by turn, so that the first few are spread over all places."""
-    waiting: dict[str, list[Slot]] = {}
+    places: dict[str, list[Slot]] = {}
     for slot in slots:
-        waiting.setdefault(slot.place, []).append(slot)
-    while waiting:
-        for place in list(waiting):
-            yield waiting[place].pop(0)
-            if not waiting[place]:
-                del waiting[place]
+        places.setdefault(slot.place, []).append(slot)
+    for each in itertools.zip_longest(*places.values()):
+        yield from filter(None, each)

@@ -67,8 +67,10 @@ class Reading:
         config: Frame,
         reader: InputReader,
         on_drain: Callable[[], None],
+        on_grant: Callable[[Frame], None],
     ) -> None:
-        self._channel, self._mark, self._reader, self._on_drain = channel, mark, reader, on_drain
+        self._channel, self._mark, self._reader = channel, mark, reader
+        self._on_drain, self._on_grant = on_drain, on_grant
         self._cache_dir: str = config["cache_dir"]
         self._index: str | None = config.get("index")
         self._grants: queue.SimpleQueue[Frame] = queue.SimpleQueue()
@@ -127,6 +129,7 @@ class Reading:
             if not opened:
                 self._reader.open_index(self._index)  # type: ignore[attr-defined]
                 opened = True
+            self._on_grant(grant)
             self._read_grant(grant, self._read_window if windows else self._read_ranges)
         if grant["op"] != "stop":
             self._channel.send({"op": "broken", "message": f"this worker knows no operation {grant['op']!r}"})

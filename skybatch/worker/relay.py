@@ -68,7 +68,7 @@ class Relay:
         self._worker = Channel(reads, out=writes)
         self._room = threading.Semaphore(AHEAD)
         self._storing = Storing(channel, mark, config, self._writers)
-        self._reading = Reading(channel, mark, config, reader, self._drain)
+        self._reading = Reading(channel, mark, config, reader, self._drain, self._storing.heed)
         self._sent: deque[Loaded] = deque(maxlen=AHEAD + 3)  # the last few, should they be wanted once more
         self._heard_at = time.monotonic()
         self._ended = threading.Event()

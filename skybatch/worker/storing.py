@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from skybatch.worker.outbox import Mapped
 
 SEAL_SECONDS = 0.75
-"""A stretch is told of after this time even when its grant goes on: so much a crash may cost."""
+"""A stretch is told of after this time even when its grant goes on: so much a crash may cost. An engine of many workers
+asks for more, in `seal_s` of its grants."""
 SEALING, SEALING_IN_MEMORY = 2, 1
 """How many stretches may wait for the disk; for a store, until which a stretch is in memory."""
 
@@ -84,7 +85,12 @@ class Storing:
         self._made_folders = False
         self._sealer = Sealer(channel, SEALING if all(map(storage.is_local, self._folders)) else SEALING_IN_MEMORY)
         self._sealed_at = 0.0
+        self._seal_s = SEAL_SECONDS
         self._reset()
+
+    def heed(self, grant: Frame) -> None:
+        """A grant begins to be read; called by another thread. How long its stretches may grow counts from now on."""
+        self._seal_s = grant.get("seal_s", SEAL_SECONDS)
 
     def _reset(self) -> None:
         self._grant = -1
@@ -124,7 +130,7 @@ class Storing:
             self._start = batch.start
         self._end = batch.end
         self._ranges += 1
-        if batch.last or is_full or time.monotonic() - self._began >= SEAL_SECONDS:
+        if batch.last or is_full or time.monotonic() - self._began >= self._seal_s:
             self.seal()
 
     def _open(self, batch: Mapped) -> None:

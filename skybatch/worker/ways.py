@@ -74,13 +74,9 @@ def _direct(
     from skybatch.worker.storing import Storing
 
     encoders = [writer for writer in writers if isinstance(writer, SegmentWriter)]
-    return Way(
-        mapper,
-        encoders,
-        len(encoders) < len(writers),
-        Reading(channel, mark, config, reader, on_drain),
-        Outbox(Storing(channel, mark, config, writers)),
-    )
+    storing = Storing(channel, mark, config, writers)
+    feed = Reading(channel, mark, config, reader, on_drain, storing.heed)
+    return Way(mapper, encoders, len(encoders) < len(writers), feed, Outbox(storing))
 
 
 def _relayed(

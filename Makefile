@@ -29,7 +29,7 @@ demo: $(VENV)/.ready  ## the main job on real data: killed half-way, resumed, co
 
 test: $(VENV)/.ready $(VENV)/.servers compiler  ## the whole suite, its files side by side
 	rm -f $(TRACE)
-	SKYBATCH_FAILPOINT_TRACE=$(TRACE) SKYBATCH_WORKER_FAILPOINT_TRACE=$(TRACE) $(BIN)/python -m pytest -q -n auto --dist loadfile
+	SKYBATCH_FAILPOINT_TRACE=$(TRACE) SKYBATCH_WORKER_FAILPOINT_TRACE=$(TRACE) $(BIN)/python -m pytest -q -n auto --dist loadfile --durations=40
 	$(BIN)/python -m tests.tools.boundaries $(TRACE)
 
 MINUTES ?= 10

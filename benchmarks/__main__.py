@@ -23,6 +23,7 @@ NAMES = (
     "images",
     "reduce",
     "reduce_s3",
+    "ssh",
     "scale",
 )
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks import workloads
 from skybatch import Dataset, ImageReader, ImageWriter, JsonReader, JsonWriter, ParquetReader, ParquetWriter
+from skybatch.engine import pools
 
 CLASSES: dict[str, Any] = {
     "JsonReader": JsonReader,
@@ -38,9 +39,10 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
     began = time.monotonic()
     Dataset(reader).map(
         getattr(workloads, asked["mapper"]),
+        pools.from_mapping(asked["pool"]) if "pool" in asked else None,
         batch_size=asked["batch_size"],
         output=writer,
-        workers=asked.get("workers", 2),
+        workers=None if "pool" in asked else asked.get("workers", 2),
         mapper_args=asked.get("mapper_args"),
     )
     ended = time.monotonic()

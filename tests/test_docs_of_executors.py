@@ -10,9 +10,9 @@ import pytest
 from skybatch import plugins
 from skybatch.engine import pools
 from skybatch.engine.strict_yaml import parse
+from tests.tools.pages import PAGES, pool_files
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = {path.stem: path.read_text() for path in (DOCS / "executors").glob("*.md")}
 HIDDEN = {"files_root"}
 COMMON = {"workers"}
 
@@ -33,7 +33,7 @@ def test_a_page_has_the_executor_s_keys(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [(name, text) for name, page in PAGES.items() for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)],
+    [(name, text) for name in PAGES for text in pool_files(name)],
 )
 def test_pool_files_are_read(name: str, text: str) -> None:
     assert pools.parse_pool(parse(text, "pool.yaml"), "example").executor == name

@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,8 @@ def test_the_probe_sees_entry_points_wherever_an_installer_puts_them(
     (tmp_path / "other-1.dist-info").mkdir()
     (tmp_path / "old.egg-info").write_text("Name: old\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "missing")])
+    finders = [each for each in sys.meta_path if not hasattr(each, "find_distributions")]
+    monkeypatch.setattr(sys, "meta_path", [*finders, PathFinder])  # a library that is loaded may have brought another
     listing = tmp_path / place / "entry_points.txt"
     listing.write_text("[console_scripts]\nx = x:main\n")
     assert not plugins.entry_points_exist()

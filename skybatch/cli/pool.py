@@ -24,9 +24,14 @@ def pool() -> None:
 @pool.command("apply")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--pool", "name", required=True, metavar="NAME", help="The name it gets.")
+@click.option(
+    "--run-setup/--skip-setup", "run_setup", default=None,
+    help="Run the pool's setup in every place, or do not; default: on other machines, not on this one.",
+)
 @click.option("-y", "--yes", is_flag=True, help="Accepted for the reference's sake: nothing is ever asked.")
-def apply(file: Path, name: str, yes: bool) -> None:
-    """Check FILE, a pool.yaml, and keep it as NAME, replacing an earlier one."""
+def apply(file: Path, name: str, run_setup: bool | None, yes: bool) -> int:
+    """Check FILE, a pool.yaml, and keep it as NAME, replacing an earlier one; run its setup on other machines."""
+    from skybatch import plugins
     from skybatch.engine import pools
 
     made = pools.read(file, name)
@@ -35,9 +40,40 @@ def apply(file: Path, name: str, yes: bool) -> None:
     if made.ignored:
         click.echo(f"skybatch: without meaning here, and ignored: {', '.join(made.ignored)}", err=True)
     if made.setup:
-        click.echo("skybatch: setup is not run; run it yourself where it is needed:", err=True)
-        click.echo(inert(made.setup.rstrip()), err=True)
+        if run_setup is None:
+            run_setup = plugins.executor(made.executor).elsewhere
+        if run_setup and not _set_up(made):
+            click.echo(f"skybatch: when that is mended: skybatch pool apply {file} --pool {name}", err=True)
+            return exits.FAILED
+        if not run_setup:
+            click.echo("skybatch: setup is not run (--run-setup runs it):", err=True)
+            click.echo(inert(made.setup.rstrip()), err=True)
     _tell_running(name)
+    return exits.DONE
+
+
+def _set_up(made: Pool) -> bool:
+    """Run the pool's setup in all its places, its output shown; whether it went well in all of them."""
+    import tempfile
+
+    from skybatch.engine.pool_setup import set_up
+
+    ends: dict[str, str | None] = {}
+
+    def done(place: str, error: str | None) -> None:
+        ends[place] = error
+        how = "setup is done" if error is None else inert(error)
+        click.echo(f"skybatch: {place or made.executor}: {how}", err=True)
+
+    def said(place: str, text: str) -> None:
+        for line in text.splitlines():
+            click.echo(f"{place or made.executor}: {inert(line)}", err=True)
+
+    with tempfile.TemporaryDirectory(prefix="skybatch-") as folder:
+        set_up(made, said, done, folder)
+    if not ends:
+        click.echo("skybatch: the pool has no place to run its setup in", err=True)
+    return bool(ends) and not any(ends.values())
 
 
 def _tell_running(pool: str) -> None:

@@ -16,8 +16,8 @@ import pytest
 
 from skybatch import plugins
 from skybatch.engine import pools
-from skybatch.engine.pool_check import CONFIG
 from skybatch.engine.run_options import RunOptions
+from skybatch.engine.trials import CONFIG
 from skybatch.executors.base import Executor, Slot, WorkerChannel
 from skybatch.formats.base import Item
 from skybatch.worker.frames import Frame
@@ -135,7 +135,7 @@ class ExecutorSuite:
 
     def test_all_slots_have_workers_at_once(self, executor: Executor) -> None:
         """Up to eight are tried."""
-        channels = [executor.start(slot, dict(CONFIG, log=None)) for slot in _slots(executor)[:8]]
+        channels = [executor.start(slot, {**CONFIG, "role": "check"}) for slot in _slots(executor)[:8]]
         try:
             for channel in channels:
                 _ready(channel)
@@ -189,7 +189,7 @@ def _slots(executor: Executor) -> list[Slot]:
 
 
 def _started(executor: Executor, slot: Slot) -> WorkerChannel:
-    channel = executor.start(slot, dict(CONFIG, log=None))
+    channel = executor.start(slot, {**CONFIG, "role": "check"})
     _ready(channel)
     return channel
 

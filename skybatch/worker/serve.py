@@ -89,6 +89,10 @@ def serve(channel: Channel, mark: Mark | NoMark, config: Frame) -> None:
             from skybatch.worker.checking import answer
 
             answer(channel)
+        elif config.get("role") == "prepare":
+            from skybatch.worker.preparing import prepare
+
+            prepare(channel, config["setup"])
         else:
             from skybatch.worker.session import Session
 

@@ -36,6 +36,15 @@ def test_the_references_pool_command_works_and_the_pool_lives_until_deleted(
     assert invoke(["pool", "delete", "custom-fmt-pool"]) == 2
 
 
+def test_setup_is_run_here_when_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "pool.yaml"
+    made = tmp_path / "made"
+    file.write_text(f"workers: 2\nenv: {{WHERE: {made}}}\nactivate_env: exit 9\nsetup: echo once >> $WHERE\n")
+    assert invoke(["pool", "apply", str(file), "--pool", "a", "--run-setup"]) == 0
+    assert made.read_text() == "once\n"
+    assert "local: setup is done" in capsys.readouterr().err
+
+
 def test_what_pool_show_writes_can_be_applied_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "pool.yaml"
     file.write_text('workers: 3\nenv: {A: "1", B: "${ENV:B}"}\nactivate_env: source x\noptions: {deep: [1]}\n')

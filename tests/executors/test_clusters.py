@@ -12,6 +12,7 @@ import pytest
 
 from tests.tools.bench import Bench, Ended, end_of
 from tests.tools.clusters import Cluster, needs
+from tests.tools.pages import shown_pool
 from tests.tools.processes import wait_until
 
 pytestmark = pytest.mark.full
@@ -56,6 +57,12 @@ def test_outputs_are_those_of_local_workers(
 ) -> None:
     options = {} if shared is None else {"shared": shared}
     bench = Bench(tmp_path / "job", outputs=OUTPUTS, mapping_s=0.02, pool=pool(kind, cluster, **options))
+    bench.succeed(bench.start())
+    assert bench.outputs() == undisturbed
+
+
+def test_the_page_s_pool_is_run(kind: str, cluster: Cluster, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    bench = Bench(tmp_path / "job", outputs=OUTPUTS, pool=shown_pool(kind, address=cluster.address))
     bench.succeed(bench.start())
     assert bench.outputs() == undisturbed
 
@@ -106,11 +113,8 @@ def test_check_tells_of_every_slot(kind: str, cluster: Cluster, tmp_path: Path) 
     assert [one["error"] for one in json.loads(ended.out)] == [None, None]
 
 
-@pytest.mark.parametrize("shared", [None, False], ids=["direct", "relayed"])
-def test_a_node_that_dies_leaves_its_work_to_others_and_one_that_joins_is_used(
-    kind: str, tmp_path: Path, shared: bool | None
-) -> None:
-    options = {} if shared is None else {"shared": shared}
+def test_a_node_that_dies_leaves_its_work_to_others_and_one_that_joins_is_used(kind: str, tmp_path: Path) -> None:
+    options = {"shared": False} if kind == "dask" else {}
     with Cluster(kind) as cluster:
         bench = Bench(tmp_path / "job", items=600, mapping_s=0.2, pool=pool(kind, cluster, **options))
         process = bench.start()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.tools.bench import Bench, end_of
+from tests.tools.pages import shown_pool
 from tests.tools.slurm import Slurm, needs_slurm
 
 pytestmark = pytest.mark.full
@@ -40,8 +41,7 @@ def pool(command: str, workers: int | None = None, **options: Any) -> dict[str, 
 def test_slurm_gives_the_workers_their_places(
     slurm: Slurm, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    asked = pool(f"srun --quiet --ntasks=1 --cpus-per-task=1 --unbuffered {sys.executable}", 2)
-    bench = Bench(tmp_path / "job", outputs=OUTPUTS, mapping_s=0.05, pool=asked)
+    bench = Bench(tmp_path / "job", outputs=OUTPUTS, mapping_s=0.05, pool=shown_pool("command"))
     process = bench.start(env=slurm.environment)
     bench.wait_for_note("ranges.log", count=4)
     words = ["squeue", "--noheader", "--steps"]

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.tools.bench import ROOT, Bench, Ended, end_of
+from tests.tools.pages import shown_pool
 from tests.tools.processes import wait_until
 from tests.tools.sshd import Hosts, needs_sshd
 
@@ -266,6 +267,40 @@ def test_what_local_workers_began_a_host_finishes(hosts: Hosts, tmp_path: Path) 
     ended = cli(bench, "resume", bench.job_id, "--pool", "boxes")
     assert ended.code == 0, ended
     assert bench.outputs() == whole(tmp_path)
+
+
+def test_the_page_s_pool_is_run(hosts: Hosts, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    shown = shown_pool("ssh", ssh_config=str(hosts.config))
+    bench = Bench(tmp_path / "job", outputs=OUTPUTS, mapping_s=0.2, pool=shown)
+    process = bench.start()
+    bench.wait_for_note("ranges.log", count=1)
+    wait_until(lambda: working(bench) == {"box0", "box1"}, 20, "both at work")
+    bench.succeed(process)
+    assert bench.outputs() == undisturbed
+
+
+def test_setup_is_run_on_each_host_and_makes_its_workers_possible(hosts: Hosts, tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "job", mapping_s=0.02, pool="boxes")
+    line = f"mkdir -p ~/env/bin; ln -s {sys.executable} ~/env/bin/python; echo it is made; pwd > ~/made"
+    own = {"activate_env": "test -d ~/env && export PATH=~/env/bin:$PATH", "setup": line}
+    ended = apply(bench, "boxes", {**pool(hosts, workers=2), **own})
+    assert ended.err.count("it is made") == 2
+    assert "box0: setup is done" in ended.err and "box1: setup is done" in ended.err
+    bench.succeed(bench.start())
+
+
+def test_a_setup_that_fails_on_a_host_is_told_of_it(hosts: Hosts, tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "job", pool="boxes")
+    hosts.kill("box1")
+    file = tmp_path / "pool.yaml"
+    file.write_text(json.dumps({**pool(hosts), "setup": "echo no such package >&2; exit 3"}))
+    ended = cli(bench, "pool", "apply", str(file), "--pool", "boxes")
+    assert ended.code == 1
+    assert "box0: no such package" in ended.err and "box0: setup ended with exit code 3" in ended.err
+    assert "box1: " in ended.err and "refused" in ended.err
+    assert f"skybatch pool apply {file} --pool boxes" in ended.err
+    ended = cli(bench, "pool", "apply", str(file), "--pool", "boxes", "--skip-setup")
+    assert ended.code == 0 and "setup is not run" in ended.err
 
 
 def apply(bench: Bench, name: str, values: dict[str, Any]) -> Ended:

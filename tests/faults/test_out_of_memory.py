@@ -107,7 +107,7 @@ def test_batches_that_raise_memory_errors_are_cut_and_the_worker_goes_on(tmp_pat
 
 def starves_the_writing_thread(batch: Batch, flag: str) -> Batch:
     """What is mapped from now on cannot be stored, for want of memory; once."""
-    from skybatch.worker.outbox import Storing
+    from skybatch.worker.storing import Storing
 
     def take(storing: Storing, group: list[Any]) -> None:
         raise MemoryError

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import tempfile
 from types import TracebackType
 from typing import Any
 
@@ -79,23 +80,28 @@ def _ray() -> tuple[Any, Any]:
 
 
 def _dask() -> tuple[Any, Any]:
-    import os
-    import signal
+    from distributed import Client, LocalCluster
 
-    from distributed import LocalCluster
-
-    cluster: Any = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)  # type: ignore[no-untyped-call]
+    cluster: Any = LocalCluster(n_workers=0, dashboard_address=None)  # type: ignore[no-untyped-call]
+    options = ["--nthreads=1", "--no-nanny", "--no-dashboard", "--local-directory", tempfile.mkdtemp()]
+    words = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address, *options]
+    nodes = [subprocess.Popen(words, stderr=subprocess.DEVNULL) for _ in range(2)]
+    with Client(cluster) as client:
+        client.wait_for_workers(2)  # type: ignore[no-untyped-call]
     print("answer", cluster.scheduler_address, flush=True)
 
     def heed(what: str) -> None:
         if what == "add":
-            cluster.scale(len(cluster.workers) + 1)
-            return
-        nanny = list(cluster.workers.values())[-1]
-        nanny.auto_restart = False
-        os.kill(nanny.pid, signal.SIGKILL)
+            nodes.append(subprocess.Popen(words, stderr=subprocess.DEVNULL))
+        else:
+            nodes.pop().kill()
 
-    return heed, cluster.close
+    def close() -> None:
+        for node in nodes:
+            node.kill()
+        cluster.close()
+
+    return heed, close
 
 
 def main(kind: str) -> None:

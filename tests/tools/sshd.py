@@ -70,6 +70,10 @@ class Hosts:
         """The sshd processes that serve connections to a host, and all that was started there."""
         return psutil.Process(self.processes[name].pid).children(recursive=True)
 
+    def connections(self) -> int:
+        """How many there are, to all hosts."""
+        return sum(len(psutil.Process(each.pid).children()) for each in self.processes.values())
+
     def kill(self, name: str) -> None:
         """The host is gone, with all that ran there."""
         process = self.processes.pop(name)

@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 TRACE := $(CURDIR)/$(VENV)/.boundaries
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
+unexport PYTHONDONTWRITEBYTECODE  # each of thousands of processes would compile what it imports
+
 .PHONY: demo test chaos check lint bench clean compiler
 
 $(VENV)/.ready: pyproject.toml
@@ -27,9 +29,10 @@ compiler:  # a few tests compile a stand-in for the clock; without a compiler th
 demo: $(VENV)/.ready  ## the main job on real data: killed half-way, resumed, compared
 	$(BIN)/skybatch demo
 
+SIDE_BY_SIDE ?= $(shell echo $$(($$(nproc) + 1)))  # one more than cores: a test waits now and then
 test: $(VENV)/.ready $(VENV)/.servers compiler  ## the whole suite, its files side by side
 	rm -f $(TRACE)
-	SKYBATCH_FAILPOINT_TRACE=$(TRACE) SKYBATCH_WORKER_FAILPOINT_TRACE=$(TRACE) $(BIN)/python -m pytest -q -n auto --dist loadfile --durations=40
+	SKYBATCH_FAILPOINT_TRACE=$(TRACE) SKYBATCH_WORKER_FAILPOINT_TRACE=$(TRACE) $(BIN)/python -m pytest -q -n $(SIDE_BY_SIDE) --dist loadfile --durations=40
 	$(BIN)/python -m tests.tools.boundaries $(TRACE)
 
 MINUTES ?= 10

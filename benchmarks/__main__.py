@@ -23,8 +23,10 @@ NAMES = (
     "images",
     "reduce",
     "reduce_s3",
-    "ssh",
     "scale",
+    "ssh",
+    "clusters",
+    "embed",
 )
 
 

@@ -57,6 +57,10 @@ class Figure:
         return json.dumps({**asdict(self), "met": self.met})
 
 
+class NotHere(Exception):
+    """What a benchmark needs is not installed, and is not to be for so little data."""
+
+
 RowMaker = Callable[[Path, int], Path]
 """Writes a number of rows to a file."""
 

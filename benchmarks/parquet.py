@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness
+from benchmarks import environments, harness
 from benchmarks.harness import Figure, Settings
 from benchmarks.parquet_rows import TIDIED, columns
 
@@ -36,7 +34,7 @@ def run(settings: Settings) -> Iterator[Figure]:
     rows = int(ROWS * settings.scale)
     input = _input(settings.folder / "in", rows)
     output = settings.folder / "out.parquet"
-    binary = _environment(install=settings.scale >= 0.01)
+    binary = environments.python(ENVIRONMENT, REQUIREMENTS, install=settings.scale >= 0.01)
     expected: list[Any] = []
 
     def ours() -> Any:
@@ -86,21 +84,6 @@ def _input(folder: Path, rows: int) -> Path:
     for number, (start, end) in enumerate(itertools.pairwise(edges)):
         parquet.write_table(pa.table(columns(end - start, start)), folder / f"{number}.parquet", compression="zstd")
     return folder
-
-
-def _environment(*, install: bool) -> Path | None:
-    """A Python that has the rivals; None where it has not, and nothing is to be installed."""
-    binary, note = ENVIRONMENT / "bin" / "python", ENVIRONMENT / "requirements.txt"
-    wanted = "\n".join(REQUIREMENTS)
-    if not (note.exists() and note.read_text() == wanted):
-        if not install:
-            return None
-        print(f"installing {', '.join(REQUIREMENTS)} into {ENVIRONMENT}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
-        pip = [str(binary), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *REQUIREMENTS], check=True)
-        note.write_text(wanted)
-    return binary
 
 
 def _loop(input: Path, output: Path, processes: int, expected: Any) -> Any:

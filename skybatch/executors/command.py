@@ -52,7 +52,8 @@ class CommandExecutor(Executor):
         """Run the command."""
         errors = Path(self.options.log_folder, f"worker-{slot.name}.err") if self.options.log_folder else None
         name = slot.place or slot.name
-        connection = ProcessConnection([*(word.replace("{slot}", name) for word in self._words), "-c", LOADER], errors)
+        words = [word.replace("{slot}", name) for word in self._words]
+        connection = ProcessConnection([*words, "-S", "-c", LOADER], errors)
         boot = Boot(env=self.options.env, activate_env=self.options.activate_env, brought=self._brought)
         if "shared" in self.options.options:
             config = {**config, "sights": [] if self.options.options["shared"] else None}

@@ -19,7 +19,7 @@ class _Process:
         there, self._to = os.pipe()
         self._from, back = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", loader], stdin=there, stdout=back, stderr=self._errors, start_new_session=True
+            [sys.executable, "-S", "-c", loader], stdin=there, stdout=back, stderr=self._errors, start_new_session=True
         )
         os.close(there)
         os.close(back)

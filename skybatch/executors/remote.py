@@ -7,6 +7,7 @@ what a format needs, a process of this machine takes the connection over and doe
 
 from __future__ import annotations
 
+import fcntl
 import os
 import queue
 import select
@@ -33,15 +34,17 @@ HEARTBEAT_S = 5.0
 SILENCES_MAX = 3
 READ_SIZE = 1 << 18
 PIECE = 1 << 18
+PIPE_SIZE = 1 << 20
 LOADER = "import sys;exec(sys.stdin.buffer.raw.readline())"
-"""What a Python elsewhere is started with, as `python3 -c LOADER`: no quotes and nothing a shell knows is in it."""
+"""What a Python elsewhere is started with, as `python3 -S -c LOADER`: no quotes and nothing a shell knows is in it."""
 _BOOT = PARENT.with_name("boot.py")
 
 
 class Connection(ABC):
-    """Stdin and stdout of `python3 -c LOADER` somewhere. `reads` and `writes` are blocking descriptors, ours to close.
+    """Stdin and stdout of `python3 -S -c LOADER` somewhere.
 
-    The executor that makes it sees to what leads there; all calls come from the engine's thread.
+    `reads` and `writes` are blocking descriptors, ours to close. The executor that makes it sees to what leads there;
+    all calls come from the engine's thread.
     """
 
     reads: int
@@ -77,6 +80,8 @@ class ProcessConnection(Connection):
                 start_new_session=True,
             )
         assert self._process.stdin is not None and self._process.stdout is not None
+        for pipe in (self._process.stdin, self._process.stdout):
+            _enlarge(pipe.fileno())
         self.writes, self.reads = os.dup(self._process.stdin.fileno()), os.dup(self._process.stdout.fileno())
         self._process.stdin.close()
         self._process.stdout.close()
@@ -103,6 +108,14 @@ class ProcessConnection(Connection):
                 return masked(file.read().decode(errors="replace").strip())
         except OSError:
             return ""
+
+
+def _enlarge(pipe: int) -> None:
+    """Let more wait in it, so that its ends take turns less often; where it may not, it stays as it is."""
+    try:
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    except OSError:
+        pass
 
 
 @dataclass(frozen=True, kw_only=True)

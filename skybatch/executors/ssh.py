@@ -159,7 +159,7 @@ class SshExecutor(Executor):
             *(word for option in options for word in ("-o", option)),
             "--",
             host.name,
-            f'{shlex.quote(host.python)} -c "{LOADER}"',
+            f'{shlex.quote(host.python)} -S -c "{LOADER}"',
         ]
 
     def errors_file(self, host: Host, connection: int) -> Path:

@@ -37,6 +37,18 @@ class Lines(list["bytes | None"]):
         self.parsed: list[Item] = []
         self.parsed_from = 0  # the line of the first of them
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Between processes they go as one text, with a blank for one that is too long: no item is a blank line."""
+        return _lines, (b"\n".join([line or b"" for line in self]), None in self)
+
+
+def _lines(text: bytes, some_too_long: bool) -> Lines:
+    lines = Lines()
+    lines += text.split(b"\n")
+    if some_too_long:
+        lines[:] = [line or None for line in lines]
+    return lines
+
 
 @dataclass
 class JsonReader(WindowReader):

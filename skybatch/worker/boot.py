@@ -1,7 +1,7 @@
 """The first of ours to run on another machine: takes over what it lacks, and becomes the worker's parent.
 
-Its text comes over stdin, as one line, to `python3 -c` and LOADER; so it stands alone, and is kept to what old Pythons
-can compile, which then can say that they are too old. Frames are as in `frames`, on stdin and stdout:
+Its text comes over stdin, as one line, to `python3 -S -c` and LOADER; so it stands alone, and is kept to what old
+Pythons can compile, which then can say that they are too old. Frames are as in `frames`, on stdin and stdout:
 
     engine: boot    what is to be there (parts: name and size), the environment, a line to activate another Python
     here:   hello   what this machine is, where parts are kept, which are needed;  or `unfit`, and why

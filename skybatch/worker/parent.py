@@ -39,6 +39,7 @@ UNWANTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What a host sends to processes it wants gone, and lets them have some seconds."""
 CHANNEL_CLOSED = "the worker's private channel was closed within it"
 CHANNEL_GARBLED = "something else was written into the worker's private channel"
+READ_SIZE = 1 << 18
 ENDS_SOON_S = 0.5
 SILENCES_MAX = 3
 
@@ -335,7 +336,7 @@ class Relay:
         while True:
             ready = dict(self._poll.poll(self._patience_ms()))
             if 0 in ready:
-                data = os.read(0, 1 << 16)
+                data = os.read(0, READ_SIZE)
                 if not data:
                     return None
                 self._heartbeat.heard()
@@ -366,7 +367,7 @@ class Relay:
     def _forward(self):
         """Pass on what the worker says; "exit" when it has gone, or says what nobody understands."""
         try:
-            data = os.read(self._worker, 1 << 16)
+            data = os.read(self._worker, READ_SIZE)
         except ConnectionResetError:
             data = b""
         self._upward += data
@@ -402,7 +403,8 @@ def forward_whole_frames(buffer):
     except FrameError:
         return False
     if end:
-        write_all(1, bytes(buffer[:end]))
+        with memoryview(buffer) as view:
+            write_all(1, view[:end])
         del buffer[:end]
     return True
 

@@ -15,7 +15,7 @@ from skybatch.worker import stand_ins
 from skybatch.worker.frames import Decoder, Frame, encode, write_all
 from skybatch.worker.mark import Mark, NoMark
 
-READ_SIZE = 1 << 16
+READ_SIZE = 1 << 18
 
 
 class Channel:

@@ -75,7 +75,7 @@ def test_of_two_resumes_at_once_one_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_of_two_resumes_at_once_one_goes_on_every_time(tmp_path: Path) -> None:
-    races(Bench(tmp_path, items=32, mapping_s=0.5), 50)
+    races(Bench(tmp_path, items=32, mapping_s=0.5), 20)
 
 
 def test_the_command_says_that_another_engine_is_at_work(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import pickle
 import signal
 import tempfile
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from skybatch import JsonReader
 from skybatch.errors import InputDamaged, InputMissing, UsageError
 from skybatch.formats import copies, stores
+from skybatch.formats.json_reader import Lines
 from tests.api.scripts import command, run, run_well, write
 from tests.formats.test_json_records import REFUSED
 from tests.tools import proxy
@@ -43,6 +47,14 @@ def same(batch: Batch) -> Batch:
 
 def lines(start: int, end: int) -> bytes:
     return b"".join(b'{"id":%d}\n' % number for number in range(start, end))
+
+
+@given(st.lists(st.none() | st.binary(min_size=1).filter(lambda line: b"\n" not in line), min_size=1))
+def test_the_lines_of_a_window_travel_as_they_are(content: list[bytes | None]) -> None:
+    lines = Lines()
+    lines += content
+    there = pickle.loads(pickle.dumps(lines, 5))
+    assert type(there) is Lines and list(there) == content
 
 
 def test_each_record_that_cannot_be_read_fails_alone_and_is_told_by_its_place(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skybatch import plugins
-from skybatch.engine import dead_letters, remedies
+from skybatch.engine import dead_letters
 from skybatch.engine.control import ControlServer
+from skybatch.engine.endings import Endings
 from skybatch.engine.events import Settings
 from skybatch.engine.finish import Finishing, merge_behind
 from skybatch.engine.folder import JobFolder
@@ -32,13 +33,11 @@ from skybatch.engine.workers import START_TIMEOUT_S, Workers
 from skybatch.errors import (
     JobFailed,
     JournalError,
-    OutputExists,
     Paused,
     SegmentDamaged,
     SkybatchError,
     StorageFailed,
     UsageError,
-    is_of_storage,
 )
 from skybatch.executors.base import Executor, Slot
 from skybatch.failpoints import reach
@@ -85,6 +84,7 @@ class Engine:
         self.code = journal.job().code_hash or spec.code  # a resume may have brought newer code
         self._length = 0
         self.merging: dict[int, MergeBehind] = {}  # by output
+        self._endings = Endings(folder, spec, journal, formats.reader)
         self._executor: Executor = plugins.executor(options.executor)(options.for_executor(str(folder.logs)))
 
     @property
@@ -143,7 +143,7 @@ class Engine:
             interrupts = Interrupts(
                 selector,
                 lambda count, number: self._on_signal(loop, count, number),
-                farewell=f"left at once; to go on: {self._command}",
+                farewell=f"left at once; to go on: {self._endings.command}",
             )
             loop = Loop(
                 journal=self.journal,
@@ -163,11 +163,11 @@ class Engine:
                 on_listening()
                 self._phases(loop, workers, control, on_started)
             except Interrupted as interrupted:
-                self._interrupted(interrupted)
+                self._endings.interrupted(interrupted)
             except StorageFailed as error:
-                self._storage_failed(error)
+                self._endings.storage_failed(error)
             except OSError as error:
-                self._disk_failed(error)
+                self._endings.disk_failed(error)
             finally:
                 interrupts.raising = False
                 interrupts.restore()
@@ -200,7 +200,7 @@ class Engine:
 
     def _on_signal(self, loop: Loop, count: int, number: int) -> None:
         if count == 1:
-            say(f"finishing the batches in hand; once more: without them; to go on later: {self._command}")
+            say(f"finishing the batches in hand; once more: without them; to go on later: {self._endings.command}")
         loop.on_signal(count, number)
 
     def _phases(self, loop: Loop, workers: Workers, control: ControlServer, on_started: Callable[[], None]) -> None:
@@ -217,11 +217,11 @@ class Engine:
                 self._revoke(lost, last=revoked == REVOCATIONS_MAX)
                 loop.renew()
             except Conflict as conflict:
-                self._end(Stop(state="conflict", cause=str(conflict), exit_code=73))
+                self._endings.end(Stop(state="conflict", cause=str(conflict), exit_code=73))
             except SkybatchError as error:
                 if isinstance(error, (Paused, JobFailed, JournalError, StorageFailed)):
                     raise
-                self._end(Stop(state="failed", cause=str(error), exit_code=1))
+                self._endings.end(Stop(state="failed", cause=str(error), exit_code=1))
         dead_letters.keep(self.folder, self.journal, self.formats.reader)
         self._notify("skybatch_job_finished", state=self.journal.job().state)
 
@@ -233,14 +233,14 @@ class Engine:
 
             revoke(self, lost)
         except SegmentDamaged as error:
-            self._end(Stop(state="failed", cause=str(error), exit_code=1))
+            self._endings.end(Stop(state="failed", cause=str(error), exit_code=1))
 
     def _map_all(self, loop: Loop, workers: Workers, control: ControlServer, on_started: Callable[[], None]) -> None:
         if self.journal.job().length is None and self.journal.job().state != "planning":
             self.journal.set_state("planning")
         stop = self._map(loop, workers, control, on_started)
         if stop is not None:
-            self._end(stop)
+            self._endings.end(stop)
 
     def _is_mapped(self) -> bool:
         """Whether nothing is left to map: winners and what was set aside cover the dataset."""
@@ -303,7 +303,7 @@ class Engine:
             workers.kill_all()
             return stop
         if scheduler.dead_items and self.spec.on_error == "fail":
-            return self._dead_letters(scheduler.dead_items)
+            return self._endings.dead_letters(scheduler.dead_items)
         return None
 
     def _withdraw_manifests(self) -> None:
@@ -346,66 +346,6 @@ class Engine:
     def _sights(self) -> list[Sight]:
         return sights(self.formats.reader, self.formats.writers, self.spec.id)
 
-    # Ends
-
-    def _dead_letters(self, items: int) -> Stop:
-        dead_letters.keep(self.folder, self.journal, self.formats.reader)
-        first = next(iter(self.journal.dead_failures()), None)
-        failure = first[1] if first else None
-        what = f"; the first: {_where(failure)}: {failure.message}" if failure else ""
-        return Stop(
-            state="failed",
-            cause=f"{items} item{'s' if items > 1 else ''} failed for good{what}",
-            hint=f"to publish without what fails: skybatch resume {self.spec.id} --on-error skip",
-            exit_code=1,
-            traceback=failure.traceback if failure else None,
-        )
-
-    def _interrupted(self, interrupted: Interrupted) -> None:
-        cause, code = f"interrupted by {interrupted}", 128 + interrupted.number
-        state = self.journal.job().state
-        if state in ("published", "cleaned"):
-            raise Paused(self.spec.id, f"{cause}; the output is published", self._command, exit_code=code)
-        self._end(Stop(state="paused", cause=cause, exit_code=code))
-
-    def _storage_failed(self, error: StorageFailed) -> None:
-        """A store that does not answer, or refuses, pauses the job."""
-        cause = f"storage failed: {error}"
-        if self.journal.job().state in ("published", "cleaned"):
-            raise Paused(self.spec.id, f"{cause}; the output is published", self._command) from error
-        self._end(Stop(state="paused", cause=cause, exit_code=75))
-
-    def _disk_failed(self, error: OSError) -> None:
-        """A disk that is full, read-only or broken pauses the job; any other error is passed on."""
-        if not is_of_storage(error):
-            raise error
-        cause = f"{error.strerror}: {error.filename or self.folder.path}"
-        try:
-            self.journal.set_state("paused", cause)
-        except OSError:
-            pass  # the journal is on that disk; what it says now is resumable too
-        raise Paused(self.spec.id, cause, self._command) from error
-
-    @property
-    def _command(self) -> str:
-        return f"skybatch resume {self.spec.id}"
-
-    def _end(self, stop: Stop) -> None:
-        """Record why the job stops here, and raise what says so."""
-        self.journal.set_state(stop.state, stop.cause)
-        self._notify("skybatch_job_finished", state=stop.state)
-        job, command = self.spec.id, self._command
-        if stop.state == "conflict":
-            raise OutputExists(f"job {job}: {stop.cause}\n  move it away, then: {command}")
-        if stop.state in ("paused", "cancelled"):
-            raise Paused(job, stop.cause, command, exit_code=stop.exit_code)
-        cause = stop.cause
-        if stop.traceback:
-            cause = f"{stop.traceback.rstrip()}\n{cause}"
-        command = remedies.command(self.journal, self.spec)
-        hint = f"\n  {stop.hint}" if stop.hint and command not in stop.hint else ""
-        raise JobFailed(job, f"{cause}\n  logs: {self.folder.logs}{hint}", command, exit_code=stop.exit_code)
-
     def _notify(self, hook: str, **values: Any) -> None:
         plugins.notify(hook, job_id=self.spec.id, **values)
 
@@ -417,9 +357,3 @@ class Engine:
         control.tell({"event": "progress", "state": "running", "done": done, "dead": dead, "total": total})
         if self.display is not None:
             self.display.update(done, dead, total, None, "running")
-
-
-def _where(failure: Any) -> str:
-    if failure.item is not None:
-        return f"item {failure.item}"
-    return f"items {failure.start}-{failure.end}"

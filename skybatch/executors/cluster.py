@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 from skybatch.errors import UsageError
 from skybatch.executors import parts, pipe
 from skybatch.executors.base import Executor, ExecutorOptions, Slot, WorkerChannel
-from skybatch.executors.remote import Boot, Connection, RemoteChannel
+from skybatch.executors.connection import Connection
+from skybatch.executors.remote import Boot, RemoteChannel
 from skybatch.worker.frames import Frame
 
 PIECE = 1 << 20

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 from skybatch.errors import UsageError
 from skybatch.executors import parts
 from skybatch.executors.base import Executor, ExecutorOptions, Slot, WorkerChannel
-from skybatch.executors.remote import LOADER, Boot, ProcessConnection, RemoteChannel
+from skybatch.executors.connection import LOADER, ProcessConnection
+from skybatch.executors.remote import Boot, RemoteChannel
 from skybatch.worker.frames import Frame
 
 SLOT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@/-]*")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from skybatch.errors import UsageError
 from skybatch.executors.base import ExecutorOptions, Slot
 from skybatch.executors.cluster import Actor, ClusterExecutor, travelling_pipe, whole
-from skybatch.executors.remote import LOADER
+from skybatch.executors.connection import LOADER
 
 CONNECT_S = 15
 

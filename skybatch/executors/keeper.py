@@ -10,7 +10,8 @@ from typing import Any
 
 from skybatch.errors import SkybatchError
 from skybatch.executors import parts
-from skybatch.executors.remote import PIECE, READ_SIZE, Boot, Connection, first_line
+from skybatch.executors.connection import Connection
+from skybatch.executors.remote import PIECE, READ_SIZE, Boot, first_line
 from skybatch.worker.frames import Decoder, Frame, FrameError, encode, write_all
 
 PING_S, SILENCE_S = 5.0, 15.0

@@ -20,8 +20,9 @@ from typing import Any, ClassVar
 from skybatch.errors import SkybatchError, UsageError
 from skybatch.executors import parts
 from skybatch.executors.base import Executor, ExecutorOptions, Slot, WorkerChannel
+from skybatch.executors.connection import LOADER, ProcessConnection
 from skybatch.executors.keeper import Keeper
-from skybatch.executors.remote import LOADER, Boot, ProcessConnection, RemoteChannel
+from skybatch.executors.remote import Boot, RemoteChannel
 from skybatch.worker.frames import Frame
 
 HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:%\[\]-]*")

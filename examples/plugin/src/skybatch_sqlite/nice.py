@@ -4,7 +4,8 @@ from pathlib import Path
 
 from skybatch.errors import UsageError
 from skybatch.executors.base import Executor, numbered
-from skybatch.executors.remote import LOADER, Boot, ProcessConnection, RemoteChannel
+from skybatch.executors.connection import LOADER, ProcessConnection
+from skybatch.executors.remote import Boot, RemoteChannel
 
 
 class NiceExecutor(Executor):
@@ -23,7 +24,7 @@ class NiceExecutor(Executor):
 
     def start(self, slot, config):
         own = self.options.options
-        command = ["nice", "-n", str(own.get("niceness", 19)), own.get("python", "python3"), "-c", LOADER]
+        command = ["nice", "-n", str(own.get("niceness", 19)), own.get("python", "python3"), "-S", "-c", LOADER]
         folder = self.options.log_folder
         errors = Path(folder, f"worker-{slot.name}.err") if folder else None
         boot = Boot(env=self.options.env, activate_env=self.options.activate_env)

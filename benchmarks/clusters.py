@@ -17,6 +17,8 @@ def run(settings: Settings) -> Iterator[Figure]:
     batches = max(100, int(BATCHES * settings.scale))
     input = harness.small_rows(settings.folder / "small.jsonl", batches * BATCH_SIZE)
     for kind, whose in RIVALS.items():
+        if kind == "ray" and settings.scale < 0.01:
+            continue  # half a minute to start, for nothing
         with harness.from_tests("clusters").Cluster(kind) as cluster:
             yield from _measured(settings, kind, whose, cluster.address, input, batches)
 

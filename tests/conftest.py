@@ -22,8 +22,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's backgro
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine makes any example slow, and that is no finding.
-settings.register_profile("skybatch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("quick", settings.get_profile("skybatch"), max_examples=20)
+settings.register_profile("thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("skybatch", settings.get_profile("thorough"), max_examples=50)
+settings.register_profile("quick", settings.get_profile("thorough"), max_examples=20)
 settings.load_profile("skybatch")
 
 
@@ -42,6 +43,29 @@ def skybatch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         pytest.fail(f"left over after the test: {told}")
+
+
+LONG = (
+    "test_engine_random_kills",
+    "test_every_boundary",
+    "test_clusters",
+    "test_engine_crashes",
+    "test_simulation",
+    "test_core_simulation",
+    "test_conformance",
+    "test_ssh",
+    "test_benchmarks",
+    "test_suites",
+    "test_retry",
+    "test_publish_stores",
+)
+"""Files that take minutes: they come first, as files are given out one by one, and none may be left to run alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order that has all of them done soonest."""
+    rank = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -96,7 +96,7 @@ def test_the_demo_counts_one_package_of_the_library(tmp_path: Path, monkeypatch:
 
 @pytest.mark.full
 def test_the_demo_survives_its_own_kill(capsys: pytest.CaptureFixture[str]) -> None:
-    assert demo.main() == 0
+    assert demo.main(str(JSON_LIBRARY.parent / "idlelib")) == 0
     told = capsys.readouterr().out
     assert "kill -9" in told
     assert told.count("the same bytes") == 2

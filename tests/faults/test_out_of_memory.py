@@ -73,7 +73,7 @@ def test_batches_that_the_kernel_kills_for_are_cut_to_what_fits(tmp_path: Path, 
     assert outcome.output.read_bytes() == undisturbed(tmp_path / "undisturbed", EACH)
     ran_out = sizes(outcome, "memory")
     assert len(ran_out) == len(outcome.failures) == limit.kills
-    assert len(ran_out) <= 14 and set(ran_out) == {32, 16}
+    assert len(ran_out) <= 14 and set(ran_out) <= {32, 31, 16, 15}  # an item less where the first was tried alone
     assert remembered(outcome) == (8, {8})
     assert outcome.failures[0].message == "out of memory: the worker was killed by SIGKILL"
 
@@ -99,7 +99,8 @@ def test_batches_that_raise_memory_errors_are_cut_and_the_worker_goes_on(tmp_pat
     outcome = map_items(tmp_path, takes_much_in_few_bytes_of_space, ITEMS, batch_size=32, mapper_args=arguments)
     assert outcome.output.read_bytes() == undisturbed(tmp_path / "undisturbed", each)
     ran_out = sizes(outcome, "memory")
-    assert len(ran_out) == len(outcome.failures) <= 14 and set(ran_out) == {32, 16}
+    assert len(ran_out) == len(outcome.failures) <= 14
+    assert set(ran_out) <= {32, 31, 16, 15}  # one less where the first item was tried alone
     assert remembered(outcome) == (8, {8})
     assert "MemoryError" in outcome.failures[0].message
     assert len(note.read_text().split()) == 1  # one process did it all

@@ -31,7 +31,7 @@ compiler:  # a few tests compile a stand-in for the clock; without a compiler th
 demo: $(VENV)/.ready  ## the main job on real data: killed half-way, resumed, compared
 	$(BIN)/skybatch demo
 
-SIDE_BY_SIDE ?= $(shell echo $$((2 * $$(nproc))))
+SIDE_BY_SIDE ?= $(shell echo $$(($$(nproc) + 1)))
 test: $(VENV)/.ready $(VENV)/.servers compiler  ## the whole suite, its files side by side
 	rm -f $(TRACE)
 	SKYBATCH_FAILPOINT_TRACE=$(TRACE) SKYBATCH_WORKER_FAILPOINT_TRACE=$(TRACE) $(BIN)/python -m pytest -q -n $(SIDE_BY_SIDE) --dist loadfile --no-loadscope-reorder --durations=40

@@ -314,14 +314,14 @@ def apply(bench: Bench, name: str, values: dict[str, Any]) -> Ended:
 
 def test_hosts_come_and_go_while_a_job_runs(hosts: Hosts, tmp_path: Path) -> None:
     bench = slow(hosts, tmp_path)
-    bench.options["pool"] = "boxes"
+    bench.options |= {"pool": "boxes", "mapping_s": 0.4}
     apply(bench, "boxes", pool(hosts, "box0"))
     process = bench.start()
     bench.wait_for_note("ranges.log", count=5)
     assert "takes the change over" in apply(bench, "boxes", pool(hosts)).err
-    wait_until(lambda: working(bench) == {"box0", "box1"}, 20, "both at work")
+    wait_until(lambda: working(bench) == {"box0", "box1"}, 60, "both at work")
     assert "takes the change over" in apply(bench, "boxes", pool(hosts, "box1")).err
-    wait_until(lambda: working(bench) == {"box1"}, 20, "only one at work")
+    wait_until(lambda: working(bench) == {"box1"}, 60, "only one at work")
     bench.succeed(process)
     assert bench.outputs() == whole(tmp_path)
     assert json.loads(cli(bench, "errors", bench.job_id, "--json").out) == []

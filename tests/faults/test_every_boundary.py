@@ -15,7 +15,7 @@ from tests.tools.boundaries import EVERY, PAUSED, attacked, recover, that_can_fa
 from tests.tools.servers import s3_bucket
 
 OUTPUTS = ["json", "yaml", "shards", "texts", "parquet"]
-STEP, STEP_OF_RECOVERIES, STEP_OF_WORKERS, STEP_OF_STORE = 61, 151, 25, 25
+STEP, STEP_OF_RECOVERIES, STEP_OF_WORKERS, STEP_OF_STORE = 41, 101, 31, 31
 
 
 def job(folder: Path) -> Bench:

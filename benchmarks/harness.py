@@ -127,6 +127,11 @@ def json_lines(input: Path, output: Path) -> dict[str, Any]:
     return {"reader": ["JsonReader", {"path": str(input)}], "writer": ["JsonWriter", {"path": str(output)}]}
 
 
+def first_batch(note: Path) -> float:
+    """When the first batch came, by what the mappers noted (see workloads.Identity), on the monotonic clock."""
+    return min(map(float, note.read_text().split()))
+
+
 def small_rows(path: Path, count: int) -> Path:
     """The rows that dispatch is measured with."""
     with path.open("wb") as file:

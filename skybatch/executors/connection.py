@@ -13,7 +13,8 @@ from skybatch.formats.masking import masked
 
 LOADER = "import sys;exec(sys.stdin.buffer.raw.readline())"
 """What a Python elsewhere is started with, as `python3 -S -c LOADER`: no quotes and nothing a shell knows is in it."""
-PIPE_SIZE = 1 << 20
+PIPE_SIZE = 256 << 10
+"""Of pipes that carry items. What the pipes of one user may hold together is limited, to 64 MB as a rule."""
 
 
 class Connection(ABC):
@@ -56,8 +57,6 @@ class ProcessConnection(Connection):
                 start_new_session=True,
             )
         assert self._process.stdin is not None and self._process.stdout is not None
-        for pipe in (self._process.stdin, self._process.stdout):
-            _enlarge(pipe.fileno())
         self.writes, self.reads = os.dup(self._process.stdin.fileno()), os.dup(self._process.stdout.fileno())
         self._process.stdin.close()
         self._process.stdout.close()
@@ -86,8 +85,8 @@ class ProcessConnection(Connection):
             return ""
 
 
-def _enlarge(pipe: int) -> None:
-    """Let more wait in it, so that its ends take turns less often; where it may not, it stays as it is."""
+def enlarge(pipe: int) -> None:
+    """Let more wait in it, so that its ends take turns less often; where it may not, or is none, it stays as it is."""
     try:
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     except OSError:

@@ -22,7 +22,7 @@ from typing import Any
 from skybatch import failpoints
 from skybatch.executors import parts
 from skybatch.executors.base import WorkerChannel
-from skybatch.executors.connection import Connection
+from skybatch.executors.connection import Connection, enlarge
 from skybatch.executors.local import PARENT, ProcessChannel
 from skybatch.executors.parts import Part
 from skybatch.worker.frames import Decoder, Frame, FrameError, encode, write_all
@@ -220,6 +220,8 @@ class RemoteChannel(WorkerChannel):
     def _started_relay(self, mode: Frame) -> ProcessChannel:
         """A process that has the connection from now on."""
         ends = (self._connection.reads, self._connection.writes)
+        for end in ends:
+            enlarge(end)
         with self._errors.open("ab") if self._errors else open(os.devnull, "wb") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(PARENT)],

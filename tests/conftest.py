@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.tools.bench import bury
 from tests.tools.processes import belonging_to, describe, wait_for_none
 from tests.tools.servers import SECRET_KEY, fake_gcs, gcs_bucket, moto, moto_bucket, seaweedfs, seaweedfs_bucket
 
@@ -43,6 +44,8 @@ def skybatch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         pytest.fail(f"left over after the test: {told}")
+    finally:
+        bury()
 
 
 LONG = (

@@ -16,8 +16,6 @@ from typing import IO
 from skybatch.errors import UsageError
 
 PACKAGE = Path(__file__).resolve().parents[1]
-UNNEEDED = ("cli", "testing")
-"""Folders of the package that no worker uses."""
 IN_MEMORY = 16 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip file's beginning of time, so that equal content makes equal bytes
 
@@ -38,8 +36,8 @@ class Part:
 
 @functools.cache
 def core() -> Part:
-    """skybatch itself, as far as workers need it."""
-    return pack("core", PACKAGE.parent, _sources(PACKAGE))
+    """skybatch itself, whole: a mapper's module may import any of it."""
+    return pack("core", PACKAGE.parent, sorted(PACKAGE.rglob("*.py")))
 
 
 @functools.lru_cache(maxsize=4)
@@ -77,7 +75,3 @@ def pack(kind: str, root: Path, files: Iterable[Path]) -> Part:
         file.flush()
         return Part(f"{kind}-{hashed.hexdigest()[:24]}", file)
 
-
-def _sources(package: Path) -> list[Path]:
-    found = (path for path in package.rglob("*.py") if not {*path.relative_to(package).parts} & {*UNNEEDED})
-    return sorted(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,11 +69,12 @@ def test_the_page_s_pool_is_run(kind: str, cluster: Cluster, tmp_path: Path, und
 
 
 def test_both_nodes_are_used_and_told(kind: str, cluster: Cluster, tmp_path: Path) -> None:
-    bench = Bench(tmp_path / "job", mapping_s=0.1, pool=pool(kind, cluster))
+    bench = Bench(tmp_path / "job", items=600, mapping_s=0.2, pool=pool(kind, cluster))
     process = bench.start()
     bench.wait_for_note("ranges.log", count=3)
-    wait_until(lambda: ready(bench) == 2, 15, "two workers")
-    bench.succeed(process)
+    wait_until(lambda: ready(bench) == 2, 60, "two workers")
+    process.terminate()
+    assert end_of(process).code == 128 + signal.SIGTERM
 
 
 def ready(bench: Bench) -> int:
@@ -119,11 +121,11 @@ def test_a_node_that_dies_leaves_its_work_to_others_and_one_that_joins_is_used(k
         bench = Bench(tmp_path / "job", items=600, mapping_s=0.2, pool=pool(kind, cluster, **options))
         process = bench.start()
         bench.wait_for_note("ranges.log", count=10)
-        wait_until(lambda: ready(bench) == 2, 15, "two workers")
+        wait_until(lambda: ready(bench) == 2, 60, "two workers")
         cluster.tell("kill")
-        wait_until(lambda: ready(bench) == 1, 30, "one worker")
+        wait_until(lambda: ready(bench) == 1, 60, "one worker")
         cluster.tell("add")
-        wait_until(lambda: ready(bench) == 2, 30, "two workers")
+        wait_until(lambda: ready(bench) == 2, 60, "two workers")
         bench.succeed(process)
     local = Bench(tmp_path / "whole", items=600)
     local.succeed(local.start())

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tests" / "faults" / "engine_job.py"
 TIMEOUT_S = 60.0
 WORKERS_GONE_S = 5.0  # promised
+_started: list[subprocess.Popen[str]] = []
 
 
 class Ended:
@@ -66,9 +67,11 @@ class Bench:
             **spawn.pop("env", {}),
         }
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, *arguments], env=environment, cwd=self.folder, text=True, **{**pipes, **spawn}
         )
+        _started.append(process)
+        return process
 
     def crash(self, process: subprocess.Popen[str]) -> None:
         """See a process die at its failpoint, and its workers after it."""
@@ -145,3 +148,15 @@ def end_of(process: subprocess.Popen[str], timeout_s: float = TIMEOUT_S) -> Ende
         out, err = process.communicate()
         raise AssertionError(f"did not end in {timeout_s} s\n{out}\n{err}") from None
     return Ended(process.returncode, out, err)
+
+
+def bury() -> None:
+    """Wait for what benches started and a failed test left: it is dead, or is killed here, or warns in another test."""
+    while _started:
+        process = _started.pop()
+        if process.returncode is None:
+            process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()

@@ -49,7 +49,7 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 
 check: lint  ## lint, types and the quick tests, under a minute; no crash is staged
-	$(BIN)/python -m pytest -q -n auto -m 'not full' --ignore=tests/faults --hypothesis-profile=quick
+	$(BIN)/python -m pytest -q -n $(SIDE_BY_SIDE) -m 'not full' --ignore=tests/faults --hypothesis-profile=quick
 
 bench: $(VENV)/.ready  ## every benchmark, ours and the rival's interleaved
 	$(BIN)/python -m benchmarks

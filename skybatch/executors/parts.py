@@ -74,4 +74,3 @@ def pack(kind: str, root: Path, files: Iterable[Path]) -> Part:
                         into.write(data)
         file.flush()
         return Part(f"{kind}-{hashed.hexdigest()[:24]}", file)
-

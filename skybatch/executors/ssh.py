@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from skybatch.errors import SkybatchError, UsageError
-from skybatch.executors import parts
+from skybatch.executors import ciphers, parts
 from skybatch.executors.base import Executor, ExecutorOptions, Slot, WorkerChannel
 from skybatch.executors.connection import LOADER, ProcessConnection
 from skybatch.executors.keeper import Keeper
@@ -153,9 +153,12 @@ class SshExecutor(Executor):
         host, path = reached.host, f"{self._folder}/{reached.number}-{connection}"
         options = [*OPTIONS, f"ControlPath={path}", f"ControlMaster={'yes' if master else 'no'}"]
         config = self.options.options.get("ssh_config")
+        named = ["-F", str(config)] if config else []
+        if master and (offered := ciphers.preferred(host.name, named)):
+            options.append(f"Ciphers={offered}")
         return [
             "ssh",
-            *(["-F", str(config)] if config else []),
+            *named,
             "-T",
             *(word for option in options for word in ("-o", option)),
             "--",

@@ -29,25 +29,27 @@ TOGETHER = 128
 _BOM = b"\xef\xbb\xbf"
 
 
-class Lines(list["bytes | None"]):
-    """The lines of a window, and the items of those that were parsed ahead and are nobody's yet."""
+class Lines:
+    """The lines of a window, one text until the first of them is wanted: so they are read, and go to other machines.
 
-    def __init__(self) -> None:
-        super().__init__()
+    And the items of those that were parsed ahead and are nobody's yet.
+    """
+
+    def __init__(self, found: bytes | list[bytes | None]) -> None:
+        """A text has no blank line; in a list, None is a line that is too long."""
+        self._found = found
         self.parsed: list[Item] = []
         self.parsed_from = 0  # the line of the first of them
 
+    def __getitem__(self, part: slice) -> list[bytes | None]:
+        if isinstance(self._found, bytes):
+            self._found = [*self._found.split(b"\n")]
+        return self._found[part]
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """Between processes they go as one text, with a blank for one that is too long: no item is a blank line."""
-        return _lines, (b"\n".join([line or b"" for line in self]), None in self)
-
-
-def _lines(text: bytes, some_too_long: bool) -> Lines:
-    lines = Lines()
-    lines += text.split(b"\n")
-    if some_too_long:
-        lines[:] = [line or None for line in lines]
-    return lines
+        """Many lines travel best as one text."""
+        found = self._found
+        return Lines, (found if isinstance(found, bytes) or None in found else b"\n".join(found),)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -111,14 +113,18 @@ class JsonReader(WindowReader):
     def read_window(self, start: int, end: int) -> Lines:
         """The lines of items `start` to `end`; None for one that is too long."""
         index = self._ready()
-        lines = Lines()
+        parts = []
         while start <= end:
             row = index.before(start)
             stop = min(index.after(end), index.end_of(index.file_of(row)))
-            skip = start - index.records[row]
-            lines += self._lines(row, stop)[skip : skip + end - start + 1]
+            parts.append(self._records(row, stop, start, min(end + 1, index.records[stop])))
             start = index.records[stop]
-        return lines
+        if len(parts) == 1:
+            return Lines(parts[0])
+        lines: list[bytes | None] = []
+        for part in parts:
+            lines += part.split(b"\n") if isinstance(part, bytes) else part
+        return Lines(lines)
 
     def decode(self, window: Any, first: int, start: int, end: int) -> list[Item]:
         """Parse the lines of items `start` to `end`. Raises RecordError."""
@@ -156,22 +162,32 @@ class JsonReader(WindowReader):
             if nothing:
                 raise InputMissing(f"input {masked(pattern)}: no file in this folder ends in {', '.join(ENDINGS)}")
 
-    def _lines(self, row: int, stop: int) -> list[bytes | None]:
-        """The records between two checkpoints of one file."""
+    def _records(self, row: int, stop: int, first: int, last: int) -> bytes | list[bytes | None]:
+        """Records `first` to before `last`, between two checkpoints of a file; one text if every line there is one."""
         index = self._ready()
         begin, end = index.offsets[row], index.offsets[stop]
-        if end - begin > RECORD_LIMIT and stop > row + 1:
-            return [line for at in range(row, stop) for line in self._lines(at, at + 1)]
+        skip, surplus = first - index.records[row], index.records[stop] - last
         count = index.records[stop] - index.records[row]
-        if end - begin > RECORD_LIMIT:
-            return [None] * count
+        if end - begin > RECORD_LIMIT or index.lines[stop] - index.lines[row] != count:
+            return self._all_records(row, stop)[skip : count - surplus]
         data = self._read(index.file_of(row), begin, end)
-        lines: list[bytes | None] = data.split(b"\n")  # type: ignore[assignment]
-        if index.lines[stop] - index.lines[row] != count:
-            return [line for line in lines if line and line.strip(BLANK)]
-        if not lines[-1]:
-            lines.pop()
-        return lines
+        at, rest = 0, len(data) - data.endswith(b"\n")
+        for _ in range(skip):
+            at = data.index(b"\n", at) + 1
+        for _ in range(surplus):
+            rest = data.rindex(b"\n", at, rest)
+        return data[at:rest]
+
+    def _all_records(self, row: int, stop: int) -> list[bytes | None]:
+        """The records between two checkpoints of one file, among blank lines; None for one that is too long."""
+        index = self._ready()
+        begin, end = index.offsets[row], index.offsets[stop]
+        if end - begin <= RECORD_LIMIT:
+            data = self._read(index.file_of(row), begin, end)
+            return [line for line in data.split(b"\n") if line and line.strip(BLANK)]
+        if stop > row + 1:
+            return [line for at in range(row, stop) for line in self._all_records(at, at + 1)]
+        return [None] * (index.records[stop] - index.records[row])
 
     def _place(self, item: int) -> str:
         """File, line (from 1) and byte offset of an item."""

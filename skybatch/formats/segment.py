@@ -62,7 +62,7 @@ class Segment:
 
     def __init__(self, nonce: str) -> None:
         self._nonce = nonce
-        self._waiting: list[bytes] = []
+        self._waiting: list[bytes | memoryview] = []
         self._waiting_size = 0
         self._records = bytearray()
         self._crc = 0
@@ -72,14 +72,18 @@ class Segment:
     is_full = False
     """Whether it should be sealed whatever else."""
 
-    def append(self, start: int, end: int, attempt: int, payload: bytes) -> None:
-        """Add one range's bytes. Raises ValueError when the range does not follow the one before."""
+    def append(self, start: int, end: int, attempt: int, payload: bytes | memoryview, crc: int | None = None) -> None:
+        """Add one range's bytes; `crc` is their CRC-32 where that is known already.
+
+        Raises ValueError when the range does not follow the one before.
+        """
         if self._next not in (-1, start) or end < start:
             raise ValueError(f"range {start}-{end} does not follow item {self._next - 1}")
         if self._next == -1:
             self._start = start
         self._next = end + 1
-        self._records += RECORD.pack(start, end, self._offset, len(payload), zlib.crc32(payload), attempt)
+        crc = zlib.crc32(payload) if crc is None else crc
+        self._records += RECORD.pack(start, end, self._offset, len(payload), crc, attempt)
         self._offset += len(payload)
         self._waiting.append(payload)
         self._waiting_size += len(payload)
@@ -93,7 +97,7 @@ class Segment:
 
     def _taken(self) -> bytes:
         """What waits, which goes into the checksum and waits no more."""
-        data = self._waiting[0] if len(self._waiting) == 1 else b"".join(self._waiting)
+        data = b"".join(self._waiting)
         self._crc = zlib.crc32(data, self._crc)
         self._waiting.clear()
         self._waiting_size = 0
@@ -130,9 +134,9 @@ class SegmentFile(Segment):
         self._fd = storage.private(os.open(self._temporary, flags, 0o600))
         storage.keep_for_owner(self._fd)
 
-    def append(self, start: int, end: int, attempt: int, payload: bytes) -> None:
+    def append(self, start: int, end: int, attempt: int, payload: bytes | memoryview, crc: int | None = None) -> None:
         """Add one range's bytes; what has come together is written. Raises ValueError for a gap."""
-        super().append(start, end, attempt, payload)
+        super().append(start, end, attempt, payload, crc)
         if self._waiting_size >= FLUSH_SIZE:
             self._write(self._taken())
 
@@ -170,9 +174,9 @@ class SegmentObjects(Segment):
         super().__init__(nonce)
         self._folder = folder
 
-    def append(self, start: int, end: int, attempt: int, payload: bytes) -> None:
+    def append(self, start: int, end: int, attempt: int, payload: bytes | memoryview, crc: int | None = None) -> None:
         """Add one range's bytes. Raises ValueError for a gap."""
-        super().append(start, end, attempt, payload)
+        super().append(start, end, attempt, payload, crc)
         self.is_full = self._waiting_size >= OBJECT_SIZE
 
     def seal(self) -> Sealed:

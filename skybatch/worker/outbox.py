@@ -6,9 +6,10 @@ import os
 import queue
 import threading
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Protocol, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Protocol, Sequence, Union
 
 from skybatch.worker.fault import describe, leave_if_out_of_memory
+from skybatch.worker.frames import Bytes
 from skybatch.worker.serve import Channel
 
 GROUP_BYTES, GROUP_SECONDS, GROUP_RANGES, GROUPS = 256 << 10, 0.004, 1024, 8
@@ -30,8 +31,9 @@ class Result(NamedTuple):
     """One range, mapped: a payload for each segment output, and the results where they are wanted as they are."""
 
     batch: Mapped
-    payloads: List[bytes]
+    payloads: Sequence[Bytes]
     results: Optional[List[Dict[str, Any]]]
+    crcs: Optional[Sequence[Optional[int]]] = None  # CRC-32 of each payload, where it is known already
 
 
 class Fault(NamedTuple):

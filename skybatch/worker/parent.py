@@ -39,7 +39,7 @@ UNWANTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What a host sends to processes it wants gone, and lets them have some seconds."""
 CHANNEL_CLOSED = "the worker's private channel was closed within it"
 CHANNEL_GARBLED = "something else was written into the worker's private channel"
-READ_SIZE = 1 << 18
+READ_SIZE, KEPT_SIZE = 1 << 18, 1 << 20
 ENDS_SOON_S = 0.5
 SILENCES_MAX = 3
 
@@ -325,7 +325,8 @@ class Relay:
         self._child, self._log, self._signals, self._deadlines = child, log, signals, deadlines
         self._heartbeat = heartbeat
         self._worker = child.socket.fileno()
-        self._upward = bytearray()
+        self._downward, self._upward = bytearray(READ_SIZE), bytearray(READ_SIZE)
+        self._filled = 0  # bytes of what goes upward
         self.message = None  # what is wrong with the worker, where its end does not tell
         self._poll = select.poll()
         for fd in (0, self._worker, child.output, signals):
@@ -336,12 +337,12 @@ class Relay:
         while True:
             ready = dict(self._poll.poll(self._patience_ms()))
             if 0 in ready:
-                data = os.read(0, READ_SIZE)
-                if not data:
+                count = os.readv(0, [self._downward])
+                if not count:
                     return None
                 self._heartbeat.heard()
                 try:
-                    write_all(self._worker, data)
+                    write_all(self._worker, memoryview(self._downward)[:count])
                 except OSError:
                     return "exit"
             if self._child.output in ready:
@@ -366,15 +367,21 @@ class Relay:
 
     def _forward(self):
         """Pass on what the worker says; "exit" when it has gone, or says what nobody understands."""
+        if self._filled == len(self._upward):
+            self._upward += bytes(self._filled)
         try:
-            data = os.read(self._worker, READ_SIZE)
+            count = os.readv(self._worker, [memoryview(self._upward)[self._filled :]])
         except ConnectionResetError:
-            data = b""
-        self._upward += data
-        if not forward_whole_frames(self._upward):
+            count = 0
+        self._filled += count
+        try:
+            self._filled = forward_whole_frames(self._upward, self._filled)
+        except FrameError:
             self.message = CHANNEL_GARBLED
             return "exit"
-        return None if data else "exit"
+        if not self._filled and len(self._upward) > KEPT_SIZE:
+            self._upward = bytearray(READ_SIZE)
+        return None if count else "exit"
 
     def _heed_signals(self):
         """Act on signals that came. A dead worker's channel may be held open by what it forked."""
@@ -394,19 +401,18 @@ class Relay:
             pass
 
 
-def forward_whole_frames(buffer):
-    """Send whole frames on, none in part: a worker may die within one. Whether what came are frames at all."""
+def forward_whole_frames(buffer, filled):
+    """Send whole frames on, none in part: a worker may die within one. What is left is moved to the front; how much.
+
+    Raises FrameError, with nothing sent, when what came are no frames at all.
+    """
     end = 0
-    try:
-        while (following := whole(buffer, end)) is not None:
-            end = following
-    except FrameError:
-        return False
+    while (following := whole(buffer, end, filled)) is not None:
+        end = following
     if end:
-        with memoryview(buffer) as view:
-            write_all(1, view[:end])
-        del buffer[:end]
-    return True
+        write_all(1, memoryview(buffer)[:end])
+        buffer[: filled - end] = buffer[end:filled]
+    return filled - end
 
 
 class Deadlines:

@@ -20,7 +20,7 @@ from skybatch.formats.base import Item, SegmentWriter, WindowReader
 from skybatch.formats.masking import masked
 from skybatch.worker import travelling
 from skybatch.worker.fault import describe, describe_fault, kind_of
-from skybatch.worker.frames import Frame, FrameError, split
+from skybatch.worker.frames import Bytes, Frame, FrameError, split
 from skybatch.worker.loading import load_formats
 from skybatch.worker.mark import Mark, NoMark
 from skybatch.worker.outbox import Fault, Result, tell_failed, tell_fault
@@ -45,6 +45,7 @@ class Row(NamedTuple):
     took: float  # seconds that it was in the worker's hands
     lengths: list[int]  # of its payloads, in bytes
     pickled: int  # bytes of its results as they are
+    crcs: list[int]  # of each of these, in this order
 
 
 class Batch:
@@ -101,7 +102,7 @@ class Relay:
 
     def _tell_worker(self, frame: Frame, blob: bytes | None = None) -> None:
         try:
-            self._worker.send(frame, blob)
+            self._worker.send(frame, None if blob is None else [blob])
         except OSError:
             pass  # its end of file says the rest
 
@@ -204,29 +205,32 @@ class Relay:
             elif operation == "failed":
                 self._take_failure(frame)
             elif operation in FORWARDED:
-                self._channel.send({k: v for k, v in frame.items() if k != "blob"}, frame.get("blob"))
+                blob = frame.pop("blob", None)
+                self._channel.send(frame, None if blob is None else [blob])
             elif operation == "lost":
                 return frame
             elif operation == "bye":
                 return None
 
     def _take(self, frame: Frame) -> None:
-        if zlib.crc32(frame["blob"]) != frame["crc"]:
-            raise FrameError("results were altered on their way")
         rows = [Row(*row) for row in frame["rows"]]
         parts = iter(split(frame["blob"], [size for row in rows for size in (*row.lengths, row.pickled)]))
         now = time.monotonic()
         self._storing.take([self._result(row, [next(parts) for _ in row.lengths], next(parts), now) for row in rows])
 
-    def _result(self, row: Row, payloads: list[bytes], pickled: bytes, now: float) -> Result | Fault:
+    def _result(self, row: Row, payloads: list[Bytes], pickled: Bytes, now: float) -> Result | Fault:
+        if [*map(zlib.crc32, (*payloads, pickled))] != row.crcs:
+            raise FrameError("results were altered on their way")
         batch = Batch(row.grant, row.start, row.end, row.attempt, row.size, row.last, now - row.took)
+        crcs: list[int] | None = row.crcs[:-1]
         try:
             results = travelling.loads(pickled) if pickled else None
             if not self._encoded:
                 payloads = [_encoded(writer, results, row.start) for writer in self._encoders]
+                crcs = None
         except Exception as error:
             return Fault(batch, kind_of(error, "write"), describe(error))
-        return Result(batch, payloads, results)
+        return Result(batch, payloads, results, crcs)
 
     def _take_failure(self, frame: Frame) -> None:
         batch = Batch(frame["grant"], frame["start"], frame["end"], frame["attempt"], 1, False, 0.0)

@@ -4,7 +4,7 @@
                       is run here anyway)
     worker:  more     a load was taken up: another may come
              again    a range of a load could not be decoded here: it is wanted decoded
-             results  consecutive results, encoded or pickled, with a checksum
+             results  consecutive results, encoded or pickled, with their checksums
              failed   as to an engine
 """
 
@@ -19,7 +19,7 @@ from typing import Any, Callable, List, Optional
 
 from skybatch.formats.base import WindowReader
 from skybatch.worker.fault import describe
-from skybatch.worker.frames import Frame, FrameError
+from skybatch.worker.frames import Bytes, Frame, FrameError
 from skybatch.worker.outbox import Fault, Result, Unfinished, tell_failed, tell_fault
 from skybatch.worker.reading import Loaded
 from skybatch.worker.serve import Channel
@@ -97,7 +97,7 @@ class Sending:
     def take(self, group: List[Unfinished]) -> None:
         """Send a group, in order."""
         rows: List[List[Any]] = []
-        parts: List[bytes] = []
+        parts: List[Bytes] = []
         size = 0
         for one in group:
             pickled = b""
@@ -111,7 +111,7 @@ class Sending:
                 rows, parts, size = [], [], 0
                 tell_fault(self._channel, one)
                 continue
-            rows.append(_row(one, len(pickled)))
+            rows.append(_row(one, pickled))
             parts += [*one.payloads, pickled]
             size += sum(map(len, one.payloads)) + len(pickled)
             if size > SENT_TOGETHER:
@@ -119,11 +119,10 @@ class Sending:
                 rows, parts, size = [], [], 0
         self._send(rows, parts)
 
-    def _send(self, rows: List[List[Any]], parts: List[bytes]) -> None:
+    def _send(self, rows: List[List[Any]], parts: List[Bytes]) -> None:
         if rows:
-            blob = b"".join(parts)
             try:
-                self._channel.send({"op": "results", "rows": rows, "crc": zlib.crc32(blob)}, blob)
+                self._channel.send({"op": "results", "rows": rows}, parts)
             except FrameError as error:
                 for row in rows:
                     place = {"grant": row[0], "start": row[1], "end": row[2], "attempt": row[3]}
@@ -137,9 +136,11 @@ class Sending:
         tell_failed(self._channel, error)
 
 
-def _row(result: Result, pickled: int) -> List[Any]:
+def _row(result: Result, pickled: bytes) -> List[Any]:
     """What is told of a range's results, beside them: see `relay.Row`."""
     batch = result.batch
     took = time.monotonic() - batch.taken_at
     lengths = [len(payload) for payload in result.payloads]
-    return [batch.grant, batch.start, batch.end, batch.attempt, batch.size, batch.last, took, lengths, pickled]
+    crcs = [zlib.crc32(part) for part in (*result.payloads, pickled)]
+    place = [batch.grant, batch.start, batch.end, batch.attempt, batch.size, batch.last]
+    return [*place, took, lengths, len(pickled), crcs]

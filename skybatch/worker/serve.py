@@ -8,14 +8,13 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 
 from skybatch.errors import is_of_storage
 from skybatch.failpoints import reach
 from skybatch.worker import stand_ins
-from skybatch.worker.frames import Decoder, Frame, encode, write_all
+from skybatch.worker.frames import Bytes, Decoder, Frame, pieces, write_pieces
 from skybatch.worker.mark import Mark, NoMark
-
-READ_SIZE = 1 << 18
 
 
 class Channel:
@@ -33,26 +32,27 @@ class Channel:
         """The next frame, waiting for it; None when the engine is gone."""
         while not self._arrived:
             try:
-                data = os.read(self._fd, READ_SIZE)
+                frames = self._decoder.read(self._fd)
             except ConnectionResetError:  # the engine left with something of ours unread
                 return None
             except OSError as error:
                 if self.own_process or error.errno != errno.EBADF:
                     raise
                 return None  # the thread that served has ended before this one had its turn
-            if not data:
+            if frames is None:
                 return None
-            self._arrived = self._decoder.feed(data)
+            self._arrived = frames
         frame = self._arrived.pop(0)
         reach("worker.received", frame["op"])
         return frame
 
-    def send(self, frame: Frame, blob: bytes | None = None) -> None:
-        """Send one frame whole. Raises OSError when the parent is gone, FrameError when it is too large."""
-        data = encode(frame, blob)
+    def send(self, frame: Frame, blob: Sequence[Bytes] | None = None) -> None:
+        """Send one frame whole, with the parts of its blob. Raises OSError when the parent is gone, FrameError when it
+        is too large."""
+        data = pieces(frame, blob)
         with self._sending:
             reach("worker.sends", frame["op"])
-            write_all(self._out, data)
+            write_pieces(self._out, data)
             reach("worker.sent", frame["op"])
 
 

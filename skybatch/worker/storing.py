@@ -121,10 +121,12 @@ class Storing:
             self._open(batch)
         if result.results is not None and not self._upload(batch, result.results):
             return
-        payloads, is_full = iter(result.payloads), False
+        crcs = result.crcs or [None] * len(result.payloads)
+        stored = zip(result.payloads, crcs, strict=True)
+        is_full = False
         for segment in self._segments:
             if segment is not None:
-                segment.append(batch.start, batch.end, batch.attempt, next(payloads))
+                segment.append(batch.start, batch.end, batch.attempt, *next(stored))
                 is_full |= segment.is_full
         if not self._ranges:
             self._start = batch.start

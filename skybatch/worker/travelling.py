@@ -6,6 +6,8 @@ import io
 import pickle
 from typing import Any
 
+from skybatch.worker.frames import Bytes
+
 KNOWN = {
     "builtins": {"bytearray", "complex", "frozenset", "range", "set", "slice"},
     "collections": {"OrderedDict", "deque"},
@@ -35,6 +37,6 @@ class _Unpickler(pickle.Unpickler):
         )
 
 
-def loads(data: bytes) -> Any:
+def loads(data: Bytes) -> Any:
     """What `data` holds. Raises pickle.UnpicklingError for anything but plain data."""
     return _Unpickler(io.BytesIO(data)).load()

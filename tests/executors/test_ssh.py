@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from skybatch.executors import ciphers
 from tests.tools.bench import ROOT, Bench, Ended, end_of
 from tests.tools.pages import shown_pool
 from tests.tools.processes import wait_until
@@ -355,6 +356,15 @@ def test_a_host_whose_key_has_changed_is_refused_and_the_others_work(hosts: Host
     (aside,) = [place["aside"] for place in status(bench)["places"] if place["aside"]]
     assert "REMOTE HOST IDENTIFICATION HAS CHANGED" in aside or "Host key verification failed" in aside
     bench.succeed(process)
+
+
+def test_fast_ciphers_come_first_unless_the_user_says_which(hosts: Hosts) -> None:
+    named = ["-F", str(hosts.config)]
+    offered = ciphers.preferred("box0", named)
+    assert offered is not None and offered.startswith("aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20")
+    hosts.config.write_text(f"Host box1\n  Ciphers aes256-ctr\n{hosts.config.read_text()}")
+    assert ciphers.preferred("box0", named) == offered
+    assert ciphers.preferred("box1", named) is None
 
 
 @pytest.mark.parametrize("name", ["-oProxyCommand=touch x", "a;touch x", "$(touch x)", "a b", ""])

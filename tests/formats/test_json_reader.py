@@ -51,10 +51,26 @@ def lines(start: int, end: int) -> bytes:
 
 @given(st.lists(st.none() | st.binary(min_size=1).filter(lambda line: b"\n" not in line), min_size=1))
 def test_the_lines_of_a_window_travel_as_they_are(content: list[bytes | None]) -> None:
-    lines = Lines()
-    lines += content
-    there = pickle.loads(pickle.dumps(lines, 5))
-    assert type(there) is Lines and list(there) == content
+    there = pickle.loads(pickle.dumps(Lines(content), 5))
+    assert type(there) is Lines and there[:] == content
+
+
+SIZES = st.sampled_from([0, 9, 20_000, 40_000, 70_000])  # checkpoints are 64 KB apart
+
+
+@given(st.lists(SIZES | SIZES | st.none(), min_size=1, max_size=20), st.booleans(), st.data())
+def test_any_window_has_the_lines_of_its_items(sizes: list[int | None], ended: bool, data: st.DataObject) -> None:
+    written = [b" " if size is None else b'{"n":%d,"text":"%s"}' % (n, b"x" * size) for n, size in enumerate(sizes)]
+    records = [line for line in written if line != b" "]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "in.jsonl")
+        path.write_bytes(b"\n".join(written) + b"\n" * ended)
+        reader = JsonReader(str(path))
+        assert reader.build_index(folder) == len(records)
+        if records:
+            start = data.draw(st.integers(0, len(records) - 1))
+            end = data.draw(st.integers(start, len(records) - 1))
+            assert reader.read_window(start, end)[:] == records[start : end + 1]
 
 
 def test_each_record_that_cannot_be_read_fails_alone_and_is_told_by_its_place(tmp_path: Path) -> None:

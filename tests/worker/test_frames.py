@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skybatch.worker.frames import Decoder, FrameError, encode, split
+from skybatch.worker.frames import LARGE, MAX_BLOB_FRAME, Decoder, FrameError, encode, split, write_pieces
 
 frames = st.lists(st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=20)), max_size=6)
 
@@ -34,6 +38,45 @@ def test_bytes_travel_with_frames(sent: list[tuple[dict[str, object], bytes | No
     decoder = Decoder()
     got = [frame for at in range(0, len(stream), 7) for frame in decoder.feed(stream[at : at + 7])]
     assert got == [frame if blob is None else {**frame, "blob": blob} for frame, blob in sent]
+
+
+SIZES = st.sampled_from([0, 9, LARGE - 60, LARGE, 3 * LARGE + 1])
+
+
+@given(st.lists(st.none() | SIZES, max_size=5), st.sampled_from([999, 70_000, 300_000]))
+def test_large_frames_come_whole_in_places_of_their_own(sizes: list[int | None], cut: int) -> None:
+    sent: list[dict[str, object]] = [
+        {"n": n} if size is None else {"n": n, "blob": bytes([n]) * size} for n, size in enumerate(sizes)
+    ]
+    stream = b"".join(encode({"n": frame["n"]}, frame.get("blob")) for frame in sent)  # type: ignore[arg-type]
+    decoder = Decoder()
+    assert [frame for at in range(0, len(stream), cut) for frame in decoder.feed(stream[at : at + cut])] == sent
+    assert list(read_through_a_pipe(stream)) == sent
+
+
+def read_through_a_pipe(stream: bytes) -> Iterator[dict[str, object]]:
+    """Frames as they are read while they are written."""
+    reads, writes = os.pipe()
+    decoder = Decoder()
+
+    def write() -> None:
+        write_pieces(writes, [stream[:7], stream[7:], b""])
+        os.close(writes)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        while (frames := decoder.read(reads)) is not None:
+            yield from frames
+    finally:
+        os.close(reads)
+        writing.join()
+
+
+def test_a_frame_said_to_be_huge_takes_no_memory_before_it_comes() -> None:
+    decoder = Decoder()
+    assert decoder.feed((MAX_BLOB_FRAME - 1).to_bytes(4, "little") + b"\0") == []
+    assert decoder._large is None
 
 
 def test_other_bytes_than_frames_are_noticed() -> None:

@@ -247,8 +247,12 @@ def assert_nothing_runs(store: S3Store) -> None:
 
 
 @pytest.mark.parametrize("status", [403, pytest.param(401, marks=pytest.mark.full)])
-def test_refused_credentials_are_told_at_once(weather: tuple[Proxy, str], status: int) -> None:
+def test_refused_credentials_are_told_at_once(
+    weather: tuple[Proxy, str], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     proxy, bucket = weather
+    monkeypatch.setenv("SKYBATCH_STORAGE_TIMEOUT_S", "20")  # a late answer is asked for again
+    stores.forget()
     proxy.rule = lambda request: Status(status, "AccessDenied")
     for do in (lambda: stores.of(bucket).put(f"{bucket}/a", b"x"), lambda: stores.of(bucket).info(f"{bucket}/a")):
         before = len(proxy.requests)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from skybatch.errors import UnknownName
+from skybatch.executors import built_in
 from skybatch.registry import INPUT_READER_REGISTRY, OUTPUT_WRITER_REGISTRY, Registry
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def writer(name: str) -> type:
 
 def executor(name: str) -> Any:
     """The executor called `name`, a class or factory; raises UnknownName."""
+    if name in built_in.PLACES:  # they are registered first, and that one wins; no need to import all, nor pluggy
+        return built_in.load(name)
     return _lookup("executor", name, EXECUTORS, None)
 
 

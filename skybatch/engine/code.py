@@ -84,8 +84,7 @@ class Captured:
         fresh = code_folder / f".new-{os.urandom(8).hex()}"
         fresh.mkdir(mode=0o700)
         try:
-            for name, content in {**self.files, MANIFEST: self._manifest()}.items():
-                _write_durably(fresh, name, content)
+            _write_durably(fresh, {**self.files, MANIFEST: self._manifest()})
             disk.rename("code", fresh, target)
         except OSError:
             import shutil  # seldom needed, and slow to import
@@ -367,16 +366,20 @@ def _read_manifest(stored: Path) -> dict[str, Any]:
     return manifest
 
 
-def _write_durably(folder: Path, name: str, content: bytes) -> None:
-    path = folder / name
-    for parent in reversed([p for p in path.parents if p.is_relative_to(folder) and p != folder]):
-        parent.mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        disk.fsync("code", descriptor)
-    _sync_folder(path.parent)
+def _write_durably(folder: Path, files: Mapping[str, bytes]) -> None:
+    folders: set[Path] = set()
+    for name, content in files.items():
+        path = folder / name
+        for parent in reversed([parent for parent in path.parents if parent.is_relative_to(folder)]):
+            parent.mkdir(mode=0o700, exist_ok=True)
+            folders.add(parent)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            disk.fsync("code", descriptor)
+    for each in folders:
+        _sync_folder(each)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -26,6 +26,8 @@ from skybatch.errors import MapperError, nearest
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _IMPORTS = (ast.Import, ast.ImportFrom)
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+_IMPORTERS = ("import_module", "__import__")
 _ASSIGNMENTS = (ast.Assign, ast.AnnAssign, ast.AugAssign)
 _NEVER = (ast.Expr, ast.Delete, ast.Assert, ast.Raise)
 _NAMESPACE_TRICKS = {"globals", "vars", "locals", "exec", "eval", "setattr", "__builtins__"}
@@ -61,20 +63,23 @@ class _Statement:
 
 
 class SourceFile:
-    """A parsed source file. Raises MapperError, naming the file, when it cannot be read or compiled."""
+    """A parsed source file. Raises MapperError, naming the file, when it cannot be read or parsed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             self.source = decode_source(path.read_bytes())
             self.tree = ast.parse(self.source, str(path))
-            compile(self.tree, str(path), "exec", dont_inherit=True)
         except (OSError, SyntaxError, ValueError) as error:
             raise MapperError(f"{path}: cannot be read as Python: {error}") from error
 
     @cached_property
     def statements(self) -> list[_Statement]:
-        """The top-level statements in order."""
+        """The top-level statements in order. Raises MapperError, naming the file, when it cannot be compiled."""
+        try:
+            compile(self.tree, str(self.path), "exec", dont_inherit=True)
+        except (SyntaxError, ValueError) as error:
+            raise MapperError(f"{self.path}: cannot be read as Python: {error}") from error
         return [self._statement(node) for node in self.tree.body]
 
     def _statement(self, node: ast.stmt) -> _Statement:
@@ -96,7 +101,8 @@ class SourceFile:
     @property
     def imports(self) -> frozenset[str]:
         """Top-level names of all modules that the file imports absolutely, anywhere in it."""
-        return frozenset(_imported_roots(self.tree, ""))
+        calls = any(name in self.source for name in _IMPORTERS)
+        return frozenset(_imported_roots(self.tree, "", calls=calls))
 
     def slice(self, names: Iterable[str], *, package: str = "") -> Slice:
         """What `names` need; relative imports are rewritten as absolute ones of `package`."""
@@ -292,8 +298,9 @@ def _imported_names(tree: ast.AST) -> set[str]:
     return {alias.asname or alias.name.partition(".")[0] for alias in aliases}
 
 
-def _imported_roots(tree: ast.AST, package: str) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _imported_roots(tree: ast.AST, package: str, *, calls: bool = True) -> Iterator[str]:
+    """Of imports anywhere in `tree`; without `calls`, those by a function are not looked for, which is much faster."""
+    for node in ast.walk(tree) if calls else _statements_in(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -303,9 +310,19 @@ def _imported_roots(tree: ast.AST, package: str) -> Iterator[str]:
         elif isinstance(node, ast.Call) and node.args:
             function = getattr(node.func, "attr", getattr(node.func, "id", ""))
             literal = getattr(node.args[0], "value", None)
-            imports = function in ("import_module", "__import__")
+            imports = function in _IMPORTERS
             if imports and isinstance(literal, str) and not literal.startswith("."):
                 yield literal.partition(".")[0]
+
+
+def _statements_in(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every statement in `tree`, nested ones included."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for field in _BLOCKS:
+            waiting += getattr(node, field, ())
 
 
 def _make_absolute(lines: list[str], tree: ast.AST, package: str) -> None:

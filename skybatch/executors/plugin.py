@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from skybatch.executors import built_in
 from skybatch.hookspecs import hookimpl
 
 
 @hookimpl
 def skybatch_executors() -> dict[str, Any]:
-    from skybatch.executors.command import CommandExecutor
-    from skybatch.executors.dask import DaskExecutor
-    from skybatch.executors.gpu import GpuExecutor
-    from skybatch.executors.inline import InlineExecutor
-    from skybatch.executors.local import LocalExecutor
-    from skybatch.executors.ray import RayExecutor
-    from skybatch.executors.ssh import SshExecutor
-
-    return {
-        "local": LocalExecutor,
-        "inline": InlineExecutor,
-        "gpu": GpuExecutor,
-        "ssh": SshExecutor,
-        "command": CommandExecutor,
-        "ray": RayExecutor,
-        "dask": DaskExecutor,
-    }
+    return {name: built_in.load(name) for name in built_in.PLACES}

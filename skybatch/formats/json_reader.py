@@ -35,21 +35,39 @@ class Lines:
     And the items of those that were parsed ahead and are nobody's yet.
     """
 
-    def __init__(self, found: bytes | list[bytes | None]) -> None:
-        """A text has no blank line; in a list, None is a line that is too long."""
-        self._found = found
+    def __init__(self, text: bytes, skip: int = 0, count: int | None = None) -> None:
+        """`count` lines of a text without blank ones, `skip` lines after its beginning; all of them unless told so."""
+        self._text, self._skip, self._count = text, skip, count
+        self._lines: list[bytes | None] | None = None
         self.parsed: list[Item] = []
         self.parsed_from = 0  # the line of the first of them
 
+    @classmethod
+    def of(cls, lines: list[bytes | None]) -> Lines:
+        """These lines; None for one that is too long."""
+        made = cls(b"")
+        made._lines = lines
+        return made
+
     def __getitem__(self, part: slice) -> list[bytes | None]:
-        if isinstance(self._found, bytes):
-            self._found = [*self._found.split(b"\n")]
-        return self._found[part]
+        text = self._text  # before the question whether it is still needed: it goes after the answer
+        if self._lines is None:
+            lines: list[bytes | None] = [*text.split(b"\n")]
+            end = None if self._count is None else self._skip + self._count
+            self._lines, self._text = lines[self._skip : end], b""
+        return self._lines[part]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Many lines travel best as one text."""
-        found = self._found
-        return Lines, (found if isinstance(found, bytes) or None in found else b"\n".join(found),)  # type: ignore[arg-type]
+        """Lines travel as one text, and no others with them."""
+        text = self._text
+        if self._lines is None:
+            text = text.split(b"\n", self._skip)[-1]
+            if self._count is not None:
+                text = text.rsplit(b"\n", text.count(b"\n") + 1 - self._count)[0]
+            return Lines, (text,)
+        if None in self._lines:
+            return Lines.of, (self._lines,)
+        return Lines, (b"\n".join(self._lines),)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -113,18 +131,16 @@ class JsonReader(WindowReader):
     def read_window(self, start: int, end: int) -> Lines:
         """The lines of items `start` to `end`; None for one that is too long."""
         index = self._ready()
-        parts = []
+        lines: list[bytes | None] = []
         while start <= end:
             row = index.before(start)
             stop = min(index.after(end), index.end_of(index.file_of(row)))
-            parts.append(self._records(row, stop, start, min(end + 1, index.records[stop])))
+            found = self._records(row, stop, start, min(end + 1, index.records[stop]))
             start = index.records[stop]
-        if len(parts) == 1:
-            return Lines(parts[0])
-        lines: list[bytes | None] = []
-        for part in parts:
-            lines += part.split(b"\n") if isinstance(part, bytes) else part
-        return Lines(lines)
+            if not lines and start > end:
+                return found
+            lines += found[:]
+        return Lines.of(lines)
 
     def decode(self, window: Any, first: int, start: int, end: int) -> list[Item]:
         """Parse the lines of items `start` to `end`. Raises RecordError."""
@@ -162,21 +178,15 @@ class JsonReader(WindowReader):
             if nothing:
                 raise InputMissing(f"input {masked(pattern)}: no file in this folder ends in {', '.join(ENDINGS)}")
 
-    def _records(self, row: int, stop: int, first: int, last: int) -> bytes | list[bytes | None]:
-        """Records `first` to before `last`, between two checkpoints of a file; one text if every line there is one."""
+    def _records(self, row: int, stop: int, first: int, last: int) -> Lines:
+        """Records `first` to before `last`, which lie between two checkpoints of one file."""
         index = self._ready()
         begin, end = index.offsets[row], index.offsets[stop]
-        skip, surplus = first - index.records[row], index.records[stop] - last
-        count = index.records[stop] - index.records[row]
-        if end - begin > RECORD_LIMIT or index.lines[stop] - index.lines[row] != count:
-            return self._all_records(row, stop)[skip : count - surplus]
-        data = self._read(index.file_of(row), begin, end)
-        at, rest = 0, len(data) - data.endswith(b"\n")
-        for _ in range(skip):
-            at = data.index(b"\n", at) + 1
-        for _ in range(surplus):
-            rest = data.rindex(b"\n", at, rest)
-        return data[at:rest]
+        skip, count = first - index.records[row], last - first
+        blank = index.lines[stop] - index.lines[row] > index.records[stop] - index.records[row]
+        if blank or end - begin > RECORD_LIMIT:
+            return Lines.of(self._all_records(row, stop)[skip : skip + count])
+        return Lines(self._read(index.file_of(row), begin, end), skip, count)
 
     def _all_records(self, row: int, stop: int) -> list[bytes | None]:
         """The records between two checkpoints of one file, among blank lines; None for one that is too long."""

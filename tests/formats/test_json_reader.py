@@ -51,7 +51,7 @@ def lines(start: int, end: int) -> bytes:
 
 @given(st.lists(st.none() | st.binary(min_size=1).filter(lambda line: b"\n" not in line), min_size=1))
 def test_the_lines_of_a_window_travel_as_they_are(content: list[bytes | None]) -> None:
-    there = pickle.loads(pickle.dumps(Lines(content), 5))
+    there = pickle.loads(pickle.dumps(Lines.of(content), 5))
     assert type(there) is Lines and there[:] == content
 
 

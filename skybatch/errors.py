@@ -6,7 +6,6 @@ the command that goes on. Messages name the thing at fault first, then the cause
 
 from __future__ import annotations
 
-import difflib
 import errno
 from collections.abc import Iterable
 
@@ -169,5 +168,7 @@ class JobFailed(SkybatchError):
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the candidate nearest to `name`, or nothing."""
+    import difflib  # which workers need not wait for
+
     close = difflib.get_close_matches(name, list(candidates), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

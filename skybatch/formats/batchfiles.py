@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -184,6 +183,8 @@ def delete(output_path: str, job_id: str) -> None:
         store = stores.of(place)
         store.delete(found.path for found in store.list(place))
         return
+    import shutil  # which workers need not wait for
+
     inside = _scratch_inside(storage.local_path(output_path).rstrip("/"), job_id)
     for path in (place, inside):
         before("scratch.rmtree")

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import functools
 import os
-import secrets
 import threading
 from collections.abc import Callable
 from typing import cast
@@ -78,7 +77,7 @@ def use_scratch(folder: str | None) -> None:
 
 
 def _write_by_way_of(folder: str, final: str, data: bytes, owner: str | None, *, sync: bool) -> None:
-    temporary = f"{folder}/.{secrets.token_hex(8)}.part"
+    temporary = f"{folder}/.{os.urandom(8).hex()}.part"
     fd = private(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         try:
@@ -103,7 +102,7 @@ def _write_by_way_of(folder: str, final: str, data: bytes, owner: str | None, *,
 
 def can_rename(one: str, other: str) -> bool:
     """Whether files can be renamed and linked from one local folder to another: both on one mounted filesystem."""
-    missing = f"{secrets.token_hex(8)}.missing"
+    missing = f"{os.urandom(8).hex()}.missing"
     try:
         os.rename(f"{one}/{missing}", f"{other}/{missing}")
     except OSError as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import queue
-import secrets
 import threading
 import time
 from pathlib import Path
@@ -140,7 +140,7 @@ class Storing:
             for folder in filter(storage.is_local, self._folders):
                 storage.make_folders(folder)
             self._made_folders = True
-        self._grant, self._size, self._nonce = batch.grant, batch.size, secrets.token_hex(6)
+        self._grant, self._size, self._nonce = batch.grant, batch.size, os.urandom(6).hex()
         self._began = max(batch.taken_at, self._sealed_at)
         self._segments = [
             _segment(folder, self._nonce) if isinstance(writer, SegmentWriter) else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Type, Union
 
 HEADER = struct.Struct("<I")
 MAX_FRAME = 64 << 20
@@ -93,7 +93,7 @@ class Decoder:
             end = whole(self._buffer, at, len(self._buffer))
             if end is None:
                 break
-            frames.append(_copied(_decoded(self._buffer, at + HEADER.size, end)))
+            frames.append(_decoded(self._buffer, at + HEADER.size, end, bytes))
             at = end
         if at:
             del self._buffer[:at]
@@ -115,11 +115,11 @@ class Decoder:
         if large is None or self._have < len(large):
             return []
         self._large = None
-        return [_decoded(large, HEADER.size, len(large))]
+        return [_decoded(large, HEADER.size, len(large), memoryview)]
 
 
-def _decoded(buffer: bytearray, begin: int, end: int) -> Frame:
-    """A frame whose blob is a view."""
+def _decoded(buffer: bytearray, begin: int, end: int, blob: Type[Bytes]) -> Frame:
+    """A frame, with its blob as a view or as bytes of their own."""
     view = memoryview(buffer)
     if buffer[begin] != WITH_BLOB:
         frame: Frame = json.loads(bytes(view[begin:end]))
@@ -127,14 +127,7 @@ def _decoded(buffer: bytearray, begin: int, end: int) -> Frame:
     (length,) = HEADER.unpack_from(view, begin + 1)
     middle = begin + 1 + HEADER.size + length
     frame = json.loads(bytes(view[begin + 1 + HEADER.size : middle]))
-    frame["blob"] = view[middle:end]
-    return frame
-
-
-def _copied(frame: Frame) -> Frame:
-    """A frame whose blob is bytes of its own."""
-    if "blob" in frame:
-        frame["blob"] = bytes(frame["blob"])
+    frame["blob"] = blob(view[middle:end])
     return frame
 
 

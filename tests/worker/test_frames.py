@@ -27,6 +27,10 @@ def test_frames_come_back_whole_however_the_stream_is_cut(
     assert got == sent
 
 
+def test_what_is_called_blob_in_a_frame_without_one_is_left_alone() -> None:
+    assert Decoder().feed(encode({"blob": 1 << 40})) == [{"blob": 1 << 40}]
+
+
 def test_an_impossible_length_is_an_error() -> None:
     with pytest.raises(FrameError):
         Decoder().feed(b"\xff\xff\xff\xff{")

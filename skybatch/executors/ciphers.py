@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from collections.abc import Sequence
 
@@ -14,10 +15,15 @@ def preferred(host: str, config: Sequence[str] = ()) -> str | None:
     None, that is, whatever ssh does by itself, where the user's configuration or the system's names ciphers for this
     host. `config` are the words that name another configuration.
     """
-    default = _ciphers(host, ("-F", "none"))
+    default = _default()
     if not default or _ciphers(host, config) != default:
         return None
     return ",".join(sorted(default.split(","), key=lambda cipher: "gcm" not in cipher))
+
+
+@functools.cache
+def _default() -> str:
+    return _ciphers("any", ("-F", "none"))
 
 
 def _ciphers(host: str, config: Sequence[str]) -> str:

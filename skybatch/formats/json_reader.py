@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -38,23 +38,22 @@ class Lines:
     def __init__(self, text: bytes, skip: int = 0, count: int | None = None) -> None:
         """`count` lines of a text without blank ones, `skip` lines after its beginning; all of them unless told so."""
         self._text, self._skip, self._count = text, skip, count
-        self._lines: list[bytes | None] | None = None
+        self._lines: Sequence[bytes | None] | None = None
         self.parsed: list[Item] = []
         self.parsed_from = 0  # the line of the first of them
 
     @classmethod
-    def of(cls, lines: list[bytes | None]) -> Lines:
+    def of(cls, lines: Sequence[bytes | None]) -> Lines:
         """These lines; None for one that is too long."""
         made = cls(b"")
         made._lines = lines
         return made
 
-    def __getitem__(self, part: slice) -> list[bytes | None]:
+    def __getitem__(self, part: slice) -> Sequence[bytes | None]:
         text = self._text  # before the question whether it is still needed: it goes after the answer
         if self._lines is None:
-            lines: list[bytes | None] = [*text.split(b"\n")]
             end = None if self._count is None else self._skip + self._count
-            self._lines, self._text = lines[self._skip : end], b""
+            self._lines, self._text = text.split(b"\n")[self._skip : end], b""
         return self._lines[part]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -65,9 +64,10 @@ class Lines:
             if self._count is not None:
                 text = text.rsplit(b"\n", text.count(b"\n") + 1 - self._count)[0]
             return Lines, (text,)
-        if None in self._lines:
+        lines = [line for line in self._lines if line is not None]
+        if len(lines) < len(self._lines):
             return Lines.of, (self._lines,)
-        return Lines, (b"\n".join(self._lines),)  # type: ignore[arg-type]
+        return Lines, (b"\n".join(lines),)
 
 
 @dataclass

@@ -19,7 +19,7 @@ import time
 
 # Run as a file, so that skybatch need not be importable; -I leaves this folder off sys.path.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from frames import HEADER, Decoder, FrameError, encode, whole, write_all  # type: ignore[import-not-found]
+from frames import HEADER, READ_SIZE, Decoder, FrameError, encode, whole, write_all  # type: ignore[import-not-found]
 from mark import MAPPING, Mark, size_for  # type: ignore[import-not-found]
 from oom import EXIT_CODE, OomKills, volunteer  # type: ignore[import-not-found]
 from sources import fingerprint, version  # type: ignore[import-not-found]
@@ -39,7 +39,7 @@ UNWANTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What a host sends to processes it wants gone, and lets them have some seconds."""
 CHANNEL_CLOSED = "the worker's private channel was closed within it"
 CHANNEL_GARBLED = "something else was written into the worker's private channel"
-READ_SIZE, KEPT_SIZE = 1 << 18, 1 << 20
+KEPT_SIZE = 1 << 20
 ENDS_SOON_S = 0.5
 SILENCES_MAX = 3
 

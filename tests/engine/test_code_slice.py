@@ -131,6 +131,41 @@ def test_imports_inside_functions_are_told(source_file: Any) -> None:
     assert part.imports == {"importlib", "lazy", "other", "by_name"}
 
 
+BLOCKS = """\
+try:
+    import a.sub
+except ImportError:
+    import b
+else:
+    from c import x
+finally:
+    import d
+if x:
+    import e
+elif y:
+    import f
+for each in x:
+    while each:
+        with each:
+            import g
+    else:
+        import h
+class Mapper:
+    import i
+    async def run(self):
+        async with self:
+            match self:
+                case 1:
+                    import j
+"""
+
+
+def test_every_import_of_a_module_that_travels_whole_is_found(source_file: Any) -> None:
+    assert source_file(BLOCKS).imports == {*"abcdefghij"}
+    by_name = 'import importlib\nfound = [importlib.import_module("k.sub"), __import__("l")]\n'
+    assert source_file(by_name).imports == {"importlib", "k", "l"}
+
+
 def test_relative_imports_become_absolute(source_file: Any) -> None:
     part = source_file("""\
         from . import near

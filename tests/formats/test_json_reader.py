@@ -70,7 +70,10 @@ def test_any_window_has_the_lines_of_its_items(sizes: list[int | None], ended: b
         if records:
             start = data.draw(st.integers(0, len(records) - 1))
             end = data.draw(st.integers(start, len(records) - 1))
-            assert reader.read_window(start, end)[:] == records[start : end + 1]
+            window = reader.read_window(start, end)
+            assert pickle.loads(pickle.dumps(window, 5))[:] == records[start : end + 1]
+            assert window[:] == records[start : end + 1]
+            assert pickle.loads(pickle.dumps(window, 5))[:] == records[start : end + 1]
 
 
 def test_each_record_that_cannot_be_read_fails_alone_and_is_told_by_its_place(tmp_path: Path) -> None:

@@ -49,10 +49,9 @@ SIZES = st.sampled_from([0, 9, LARGE - 60, LARGE, 3 * LARGE + 1])
 
 @given(st.lists(st.none() | SIZES, max_size=5), st.sampled_from([999, 70_000, 300_000]))
 def test_large_frames_come_whole_in_places_of_their_own(sizes: list[int | None], cut: int) -> None:
-    sent: list[dict[str, object]] = [
-        {"n": n} if size is None else {"n": n, "blob": bytes([n]) * size} for n, size in enumerate(sizes)
-    ]
-    stream = b"".join(encode({"n": frame["n"]}, frame.get("blob")) for frame in sent)  # type: ignore[arg-type]
+    blobs = [None if size is None else bytes([n]) * size for n, size in enumerate(sizes)]
+    sent = [{"n": n} if blob is None else {"n": n, "blob": blob} for n, blob in enumerate(blobs)]
+    stream = b"".join(encode({"n": n}, blob) for n, blob in enumerate(blobs))
     decoder = Decoder()
     assert [frame for at in range(0, len(stream), cut) for frame in decoder.feed(stream[at : at + cut])] == sent
     assert list(read_through_a_pipe(stream)) == sent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import functools
+import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -18,8 +19,13 @@ from skybatch.formats.masking import check_path as check_path
 from skybatch.formats.masking import masked as masked
 from skybatch.formats.masking import refuse_secrets as refuse_secrets
 
-FIRST_PRIVATE_FD = 600
-"""Descriptors of our own lie above what careless mappers close with `os.closerange(0, 256)`."""
+FIRST_PRIVATE_FD = 608
+"""Descriptors of our own lie above what careless mappers close with `os.closerange(0, 256)`, those of the worker's
+channel, from 600 on, among them."""
+PRIVATE_FDS = 256
+"""So many numbers are given out in turn: one that a mapper closed under us is bad from then on, not soon another's."""
+
+_turns = itertools.count()
 
 _scratch = threading.local()
 
@@ -155,7 +161,7 @@ def unlink_if_there(path: str) -> None:
 def private(fd: int) -> int:
     """Move a descriptor above those that user code may close; where the limit is too low it stays."""
     try:
-        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_PRIVATE_FD)
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_PRIVATE_FD + next(_turns) % PRIVATE_FDS)
     except OSError:
         return fd
     os.close(fd)

@@ -81,6 +81,15 @@ def test_private_descriptors_lie_above_what_careless_code_closes(tmp_path: Path)
     os.close(fd)
 
 
+def test_private_descriptor_closed_by_others_is_not_soon_another_files(tmp_path: Path) -> None:
+    first = storage.private(os.open(tmp_path, os.O_RDONLY))
+    os.close(first)
+    for _ in range(storage.PRIVATE_FDS // 2):
+        fd = storage.private(os.open(tmp_path, os.O_RDONLY))
+        assert fd != first
+        os.close(fd)
+
+
 def test_every_store_that_fsspec_knows_can_be_written() -> None:
     utils.save_jsonl_to_cloud([{"a": 1}, {"a": "ä"}], "memory://some/rows.jsonl")
     assert utils.load_jsonl_from_cloud("memory://some/rows.jsonl") == [{"a": 1}, {"a": "ä"}]

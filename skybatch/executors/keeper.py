@@ -13,6 +13,7 @@ from skybatch.executors import parts
 from skybatch.executors.connection import Connection
 from skybatch.executors.remote import PIECE, READ_SIZE, Boot, first_line
 from skybatch.worker.frames import Decoder, Frame, FrameError, encode, write_all
+from skybatch.worker.shapes import require_sense
 
 PING_S, SILENCE_S = 5.0, 15.0
 PINGS = 3
@@ -89,8 +90,8 @@ class Keeper:
                 self._connection.wait(2.0)
                 raise SkybatchError(self._connection.words() or "the connection ended without a word")
             try:
-                self._arrived = self._decoder.feed(data)
-            except (FrameError, ValueError):
+                self._arrived = require_sense(self._decoder.feed(data))
+            except FrameError:
                 raise SkybatchError(f"something else answers than our Python: {data[:100]!r}") from None
         frame = self._arrived.pop(0)
         if frame["op"] == "unfit":

@@ -12,6 +12,7 @@ from skybatch import failpoints
 from skybatch.executors.base import Executor, ExecutorOptions, Slot, WorkerChannel, numbered
 from skybatch.formats.masking import masked
 from skybatch.worker.frames import Decoder, Frame, FrameError, encode, write_all
+from skybatch.worker.shapes import require_sense
 
 READ_SIZE = 1 << 16
 PARENT = Path(__file__).resolve().parents[1] / "worker" / "parent.py"
@@ -41,9 +42,10 @@ class ProcessChannel(WorkerChannel):
         if not data:
             return None
         try:
-            frames = self._decoder.feed(data)
-        except (FrameError, ValueError):
-            return None
+            frames = require_sense(self._decoder.feed(data))
+        except FrameError as error:
+            self.kill()
+            return [{"op": "lost", "reason": "exit", "message": f"its worker does not make sense: {error}", "held": []}]
         for frame in frames:
             if frame["op"] == "started":
                 self._worker_pid = frame["pid"]

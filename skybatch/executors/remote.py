@@ -26,6 +26,7 @@ from skybatch.executors.connection import Connection, enlarge
 from skybatch.executors.local import PARENT, ProcessChannel
 from skybatch.executors.parts import Part
 from skybatch.worker.frames import Decoder, Frame, FrameError, encode, write_all
+from skybatch.worker.shapes import require_sense
 
 HEARTBEAT_S = 5.0
 """Both ends say something at least so often; one that has heard nothing for SILENCES_MAX times that is alone."""
@@ -171,8 +172,8 @@ class RemoteChannel(WorkerChannel):
         if not data:
             return None
         try:
-            return self._decoder.feed(data)
-        except (FrameError, ValueError):
+            return require_sense(self._decoder.feed(data))
+        except FrameError:
             self._said = f"something else was written where the worker speaks: {data[:200]!r}"
             self._connection.kill()
             return []

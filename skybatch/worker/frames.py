@@ -51,7 +51,7 @@ def whole(buffer: bytearray, start: int, stop: int) -> Optional[int]:
         return None
     (length,) = HEADER.unpack_from(buffer, start)
     kind = buffer[begin]
-    if length > (MAX_BLOB_FRAME if kind == WITH_BLOB else MAX_FRAME) or kind not in (WITH_BLOB, ord("{")):
+    if not 0 < length <= (MAX_BLOB_FRAME if kind == WITH_BLOB else MAX_FRAME) or kind not in (WITH_BLOB, ord("{")):
         raise FrameError("a frame of %d bytes is announced that begins with byte %d" % (length, kind))
     return begin + length if stop >= begin + length else None
 
@@ -119,15 +119,24 @@ class Decoder:
 
 
 def _decoded(buffer: bytearray, begin: int, end: int, blob: Type[Bytes]) -> Frame:
-    """A frame, with its blob as a view or as bytes of their own."""
-    view = memoryview(buffer)
-    if buffer[begin] != WITH_BLOB:
-        frame: Frame = json.loads(bytes(view[begin:end]))
+    """A frame, with its blob as a view or as bytes of their own. Raises FrameError for what is none."""
+    view = memoryview(buffer)[begin:end]
+    try:
+        if view[0] != WITH_BLOB:
+            return _object(view)
+        (length,) = HEADER.unpack_from(view, 1)
+        middle = 1 + HEADER.size + length
+        frame = _object(view[1 + HEADER.size : middle])
+        frame["blob"] = blob(view[middle:])
         return frame
-    (length,) = HEADER.unpack_from(view, begin + 1)
-    middle = begin + 1 + HEADER.size + length
-    frame = json.loads(bytes(view[begin + 1 + HEADER.size : middle]))
-    frame["blob"] = blob(view[middle:end])
+    except (ValueError, struct.error, RecursionError) as error:
+        raise FrameError("a frame that cannot be read: %s" % error) from None
+
+
+def _object(text: memoryview) -> Frame:
+    frame = json.loads(bytes(text))
+    if not isinstance(frame, dict):
+        raise ValueError("it is no object")
     return frame
 
 

@@ -27,6 +27,7 @@ from skybatch.worker.outbox import Fault, Result, tell_failed, tell_fault
 from skybatch.worker.reading import Loaded, Reading
 from skybatch.worker.relayed import AHEAD
 from skybatch.worker.serve import Channel
+from skybatch.worker.shapes import require_sense
 from skybatch.worker.storing import Storing
 
 FORWARDED = frozenset({"ready", "broken", "storage", "interrupted", "log"})
@@ -190,27 +191,32 @@ class Relay:
         while True:
             try:
                 frame = self._worker.receive()
-            except (FrameError, ValueError):
-                return _parted("something else was written where the worker speaks")
-            self._heard_at = time.monotonic()
-            if frame is None:
-                return _parted("the connection to the worker ended")
-            operation = frame["op"]
-            if operation == "results":
-                self._take(frame)
-            elif operation == "more":
-                self._room.release()
-            elif operation == "again":
-                self._send_again(frame)
-            elif operation == "failed":
-                self._take_failure(frame)
-            elif operation in FORWARDED:
-                blob = frame.pop("blob", None)
-                self._channel.send(frame, None if blob is None else [blob])
-            elif operation == "lost":
-                return frame
-            elif operation == "bye":
-                return None
+                self._heard_at = time.monotonic()
+                if frame is None:
+                    return _parted("the connection to the worker ended")
+                require_sense([frame])
+                if frame["op"] == "lost":
+                    return frame
+                if frame["op"] == "bye":
+                    return None
+                self._heed(frame)
+            except FrameError as error:
+                return _parted(f"something else was written where the worker speaks: {error}")
+
+    def _heed(self, frame: Frame) -> None:
+        """Raises FrameError for what cannot be."""
+        operation = frame["op"]
+        if operation == "results":
+            self._take(frame)
+        elif operation == "more":
+            self._room.release()
+        elif operation == "again":
+            self._send_again(frame)
+        elif operation == "failed":
+            self._take_failure(frame)
+        elif operation in FORWARDED:
+            blob = frame.pop("blob", None)
+            self._channel.send(frame, None if blob is None else [blob])
 
     def _take(self, frame: Frame) -> None:
         rows = [Row(*row) for row in frame["rows"]]
@@ -242,8 +248,11 @@ class Relay:
         """A range that the worker could not decode, decoded here."""
         start, end = frame["start"], frame["stop"]
         found = (each for each in self._sent if each.grant == frame["id"] and each.start <= start <= end <= each.end)
+        sent = next(found, None)
+        if sent is None:
+            raise FrameError(f"items {start}-{end} are wanted again, and were not sent")
         self._room.acquire(blocking=False)  # one more than agreed upon: it is a small one
-        self._send_items(next(found), start, end)
+        self._send_items(sent, start, end)
 
 
 def _encoded(writer: SegmentWriter, results: Any, start: int) -> bytes:

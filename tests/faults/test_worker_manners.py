@@ -18,7 +18,9 @@ import pytest
 
 import skybatch.errors
 from skybatch import io_formats, utils
-from tests.tools.mapping import map_items
+from skybatch.engine import pools
+from skybatch.worker.frames import encode
+from tests.tools.mapping import map_and_fail, map_items
 from tests.tools.processes import wait_until
 
 Batch = list[dict[str, Any]]
@@ -173,12 +175,22 @@ def closes_what_is_ours_too(batch: Batch, flag: str) -> Batch:
     return batch
 
 
+def write_into_our_channel(data: bytes) -> None:
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 255 and os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+            os.write(int(name), data)
+    time.sleep(1000)
+
+
 def writes_into_our_channel(batch: Batch, flag: str) -> Batch:
     if batch[0]["id"] == 8 and first_time(flag):
-        for name in os.listdir("/proc/self/fd"):
-            if int(name) > 255 and os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                os.write(int(name), b"noise " * 10)
-        time.sleep(1000)
+        write_into_our_channel(b"noise " * 10)
+    return batch
+
+
+def says_what_makes_no_sense(batch: Batch, flag: str) -> Batch:
+    if batch[0]["id"] == 8 and first_time(flag):
+        write_into_our_channel(encode({"op": "done", "grant": 1}))
     return batch
 
 
@@ -193,6 +205,31 @@ def test_attempt_that_breaks_its_worker_is_charged_and_told(tmp_path: Path, mapp
     outcome = map_items(tmp_path, mapper, mapper_args={"flag": str(tmp_path / "flag")})
     assert outcome.ids == list(range(40)) and outcome.attempts == {8: 2}
     assert [(f.start, f.kind, f.message) for f in outcome.failures] == [(8, "lost", ENDS[mapper])]
+
+
+POOLS: list[dict[str, Any]] = [
+    {"executor": "local"},
+    {"executor": "command", "options": {"command": sys.executable}},
+    {"executor": "command", "options": {"command": sys.executable, "shared": False}},
+]
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=["local", "elsewhere", "relayed"])
+def test_worker_that_makes_no_sense_is_replaced(tmp_path: Path, pool: dict[str, Any]) -> None:
+    asked, flag = pools.from_mapping({**pool, "workers": 2}), str(tmp_path / "flag")
+    outcome = map_items(tmp_path, says_what_makes_no_sense, pool_name=asked, workers=None, mapper_args={"flag": flag})
+    assert os.path.exists(flag) and outcome.ids == list(range(40))
+    assert {failure.kind for failure in outcome.failures} <= {"lost"}
+
+
+def always_makes_no_sense(batch: Batch) -> Batch:
+    write_into_our_channel(encode({"op": "done", "grant": 1}))
+    return batch
+
+
+def test_workers_that_never_make_sense_end_the_job(tmp_path: Path) -> None:
+    error = map_and_fail(tmp_path, always_makes_no_sense).error
+    assert "its worker does not make sense: a frame 'done' came whose start is None" in str(error)
 
 
 def test_worker_that_closes_its_own_channel_is_replaced(tmp_path: Path) -> None:

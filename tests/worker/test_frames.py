@@ -87,6 +87,22 @@ def test_other_bytes_than_frames_are_noticed() -> None:
         Decoder().feed(b"\x10\0\0\0warning: no such thing")
 
 
+@given(st.lists(st.binary(max_size=30), max_size=4), st.sampled_from([b"", b"{", b"\0"]))
+def test_bytes_of_any_kind_are_frames_or_an_error(bodies: list[bytes], first: bytes) -> None:
+    stream = b"".join(len(first + body).to_bytes(4, "little") + first + body for body in bodies)
+    try:
+        frames = Decoder().feed(stream)
+    except FrameError:
+        return
+    assert all(type(frame) is dict for frame in frames)
+
+
+@pytest.mark.parametrize("text", [b"{" * 100_000, b'{"a": ' + b"9" * 5000 + b"}", b'{"a": "\xff"}'])
+def test_text_that_cannot_be_read_is_an_error(text: bytes) -> None:
+    with pytest.raises(FrameError, match="cannot be read"):
+        Decoder().feed(len(text).to_bytes(4, "little") + text)
+
+
 def test_parts_of_a_blob_must_make_it_up() -> None:
     assert split(b"abcd", [1, 0, 3]) == [b"a", b"", b"bcd"]
     with pytest.raises(FrameError):

@@ -64,7 +64,7 @@ class _MemoryWatch:
     """Peaks of this process's children and theirs, looked at until told to stop. Only in runs that are not timed."""
 
     def __init__(self) -> None:
-        self._peaks: dict[int, dict[int, float]] = {}  # by worker's parent, itself included
+        self._peaks: dict[int, dict[int, float]] = {}  # by worker's parent, itself included; since their last exec
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -80,7 +80,7 @@ class _MemoryWatch:
             for parent in _children("self"):
                 family = self._peaks.setdefault(parent, {})
                 for process in (parent, *_children(parent)):
-                    family[process] = max(family.get(process, 0.0), peak_mb(process))
+                    family[process] = peak_mb(process) or family.get(process, 0.0)
 
 
 def _children(process: int | str) -> list[int]:

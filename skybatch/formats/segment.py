@@ -26,11 +26,13 @@ from skybatch.formats import storage
 RECORD = struct.Struct("<QQQQII")
 TRAILER = struct.Struct("<QII8s")
 MAGIC = b"SKYBSEG1"
-FLUSH_SIZE = 1 << 20
+FLUSH_SIZE = 256 << 10
+RANGES_MAX = 8192
+"""A local segment is sealed at so many ranges: its index, 40 bytes for each, is in memory several times meanwhile."""
 OBJECT_SIZE = 32 << 20
 """A segment that goes to an object store is sealed at this size: so much of it is held in memory."""
 _BLOCK = 4 << 20
-_REMEMBERED = 8  # indexes
+_REMEMBERED = 4  # indexes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,7 @@ class Segment:
 
     def _index(self) -> bytes:
         count = len(self._records) // RECORD.size
-        return bytes(self._records) + TRAILER.pack(count, zlib.crc32(self._records), self._crc, MAGIC)
+        return b"".join((self._records, TRAILER.pack(count, zlib.crc32(self._records), self._crc, MAGIC)))
 
     def _name(self) -> str:
         if self._next == -1:
@@ -139,12 +141,14 @@ class SegmentFile(Segment):
         super().append(start, end, attempt, payload, crc)
         if self._waiting_size >= FLUSH_SIZE:
             self._write(self._taken())
+        self.is_full = len(self._records) >= RANGES_MAX * RECORD.size
 
     def seal(self) -> Sealed:
         """Make it durable under its own name. Raises ValueError when nothing was appended."""
-        name, data = self._name(), self._taken()
+        name = self._name()
+        self._write(self._taken())
         index = self._index()
-        self._write(data + index)
+        self._write(index)
         disk.fsync("segment", self._fd)
         os.close(self._fd)
         disk.rename("segment", self._temporary, self._folder / name)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skybatch.errors import SegmentDamaged
-from skybatch.formats.segment import TRAILER, SegmentFile, check_payloads, payloads, read_index, remembering
+from skybatch.formats.segment import RANGES_MAX, TRAILER, SegmentFile, check_payloads, payloads, read_index, remembering
 
 Batches = list[tuple[int, bytes]]  # items, payload
 
@@ -85,6 +85,15 @@ def test_every_altered_payload_byte_is_noticed(tmp_path: Path) -> None:
                 except SegmentDamaged:
                     (entry,) = index.part(start, end)
                     assert entry.offset <= place < entry.offset + entry.length
+
+
+def test_a_segment_of_many_ranges_is_full_however_small_they_are(tmp_path: Path) -> None:
+    segment = SegmentFile(tmp_path, "n")
+    for item in range(RANGES_MAX):
+        assert not segment.is_full
+        segment.append(item, item, 1, b"")
+    assert segment.is_full
+    segment.abort()
 
 
 def test_gap_is_refused(tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ class Lines:
     And the items of those that were parsed ahead and are nobody's yet.
     """
 
-    def __init__(self, text: bytes, skip: int = 0, count: int | None = None) -> None:
-        """`count` lines of a text without blank ones, `skip` lines after its beginning; all of them unless told so."""
-        self._text, self._skip, self._count = text, skip, count
+    def __init__(self, text: bytes, skip: int = 0, beyond: int = 0) -> None:
+        """Those of a text without blank ones, but for `skip` at its beginning and `beyond` at its end."""
+        self._text, self._skip, self._beyond = text, skip, beyond + text.endswith(b"\n")
         self._lines: Sequence[bytes | None] | None = None
         self.parsed: list[Item] = []
         self.parsed_from = 0  # the line of the first of them
@@ -52,18 +52,15 @@ class Lines:
     def __getitem__(self, part: slice) -> Sequence[bytes | None]:
         text = self._text  # before the question whether it is still needed: it goes after the answer
         if self._lines is None:
-            end = None if self._count is None else self._skip + self._count
-            self._lines, self._text = text.split(b"\n")[self._skip : end], b""
+            lines = text.split(b"\n")
+            self._lines, self._text = lines[self._skip : len(lines) - self._beyond], b""
         return self._lines[part]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Lines travel as one text, and no others with them."""
         text = self._text
         if self._lines is None:
-            text = text.split(b"\n", self._skip)[-1]
-            if self._count is not None:
-                text = text.rsplit(b"\n", text.count(b"\n") + 1 - self._count)[0]
-            return Lines, (text,)
+            return Lines, (text.split(b"\n", self._skip)[-1].rsplit(b"\n", self._beyond)[0],)
         lines = [line for line in self._lines if line is not None]
         if len(lines) < len(self._lines):
             return Lines.of, (self._lines,)
@@ -182,11 +179,11 @@ class JsonReader(WindowReader):
         """Records `first` to before `last`, which lie between two checkpoints of one file."""
         index = self._ready()
         begin, end = index.offsets[row], index.offsets[stop]
-        skip, count = first - index.records[row], last - first
+        skip, beyond = first - index.records[row], index.records[stop] - last
         blank = index.lines[stop] - index.lines[row] > index.records[stop] - index.records[row]
         if blank or end - begin > RECORD_LIMIT:
-            return Lines.of(self._all_records(row, stop)[skip : skip + count])
-        return Lines(self._read(index.file_of(row), begin, end), skip, count)
+            return Lines.of(self._all_records(row, stop)[skip : skip + last - first])
+        return Lines(self._read(index.file_of(row), begin, end), skip, beyond)
 
     def _all_records(self, row: int, stop: int) -> list[bytes | None]:
         """The records between two checkpoints of one file, among blank lines; None for one that is too long."""

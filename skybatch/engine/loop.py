@@ -15,14 +15,14 @@ from skybatch.engine.interrupts import Interrupts
 from skybatch.engine.preemptions import Preemptions
 from skybatch.engine.scheduler import Scheduler
 from skybatch.engine.stops import Stop
+from skybatch.engine.stuck import StuckWatch
 from skybatch.engine.versions import skew
-from skybatch.engine.workers import START_TIMEOUT_S, LiveWorker, Workers
+from skybatch.engine.workers import LiveWorker, Workers
 from skybatch.failpoints import reach
 from skybatch.journal.journal import Journal
 from skybatch.journal.rows import Changes, FailureRow
 from skybatch.worker.frames import Frame
 
-STUCK_GRACE_S = 10.0
 TURN_S = 0.1
 """After so long the news are committed and answered, whoever else has something to say: with thousands of workers, all
 of them may."""
@@ -48,7 +48,7 @@ class Loop:
     ) -> None:
         self._journal, self._workers, self._selector = journal, executor_workers, selector
         self._control, self._interrupts = control, interrupts
-        self._batch_timeout_s, self._code = batch_timeout_s, code
+        self._code = code
         self._on_progress, self._notify = on_progress, notify
         self._before_commit, self._on_commit = before_commit, on_commit
         self.scheduler: Scheduler | None = None
@@ -63,7 +63,7 @@ class Loop:
         self._told: list[tuple[str, dict[str, Any]]] = []
         self._segments: dict[str, Frame] = {}
         self._storage_said = ""
-        self._stuck_look_at = 0.0  # nobody can be found stuck before
+        self._stuck = StuckWatch(executor_workers, batch_timeout_s)
         self._hearers = {
             "done": self._hear_done,
             "failed": self._hear_failed,
@@ -151,7 +151,7 @@ class Loop:
                 break  # who was not heard is still readable
         if self.scheduler.next_wake is not None and self.scheduler.next_wake <= time.monotonic():
             self._handle(events.Tick())
-        self._look_for_stuck()
+        self._stuck.look()
         if not self._draining and not self.scheduler.finished and self.stop is None:
             self._workers.fill(self._wanted)
             reasons = self._workers.without_hope()
@@ -163,9 +163,8 @@ class Loop:
 
     def _patience(self) -> float | None:
         assert self.scheduler is not None
-        waits = [at for at in (self.scheduler.next_wake, self._workers.next_look()) if at is not None]
-        if self._batch_timeout_s is not None:
-            waits.append(self._stuck_look_at)
+        looks = (self.scheduler.next_wake, self._workers.next_look(), self._stuck.next_look())
+        waits = [at for at in looks if at is not None]
         return max(0.0, min(waits) - time.monotonic()) if waits else None
 
     def _flush(self) -> None:
@@ -300,24 +299,6 @@ class Loop:
 
     def _give_up(self, stop: Stop) -> None:
         self.stop = self.stop or stop
-
-    # Stuck workers that their parent does not see to
-
-    def _stuck_at(self, worker: LiveWorker, batch_timeout_s: float) -> float:
-        start_s = 0.0 if worker.answered else START_TIMEOUT_S
-        return worker.heard_at + start_s + batch_timeout_s * (max(worker.grants.values()) + 1) + STUCK_GRACE_S
-
-    def _look_for_stuck(self) -> None:
-        timeout_s, now = self._batch_timeout_s, time.monotonic()
-        if timeout_s is None or now < self._stuck_look_at:
-            return
-        self._stuck_look_at = now + timeout_s + STUCK_GRACE_S  # whoever is heard of from now on has that long at least
-        for worker in [worker for worker in self._workers.live.values() if worker.grants]:
-            at = self._stuck_at(worker, timeout_s)
-            if at <= now:
-                self._workers.kill(worker)
-            else:
-                self._stuck_look_at = min(self._stuck_look_at, at)
 
     # Scheduler and journal
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import skybatch
-from skybatch.engine import loop
+from skybatch.engine import stuck
 from tests.tools.mapping import map_items
 from tests.tools.processes import wait_until
 
@@ -130,7 +130,7 @@ def test_hanging_batch_ends_at_its_timeout_with_all_it_started(tmp_path: Path, h
 def test_stopped_worker_is_replaced_and_comes_too_late(
     tmp_path: Path, whom: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "STUCK_GRACE_S", 0.5)
+    monkeypatch.setattr(stuck, "GRACE_S", 0.5)
     note = tmp_path / "pids"
 
     def stop() -> None:

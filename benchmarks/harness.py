@@ -127,6 +127,16 @@ def json_lines(input: Path, output: Path) -> dict[str, Any]:
     return {"reader": ["JsonReader", {"path": str(input)}], "writer": ["JsonWriter", {"path": str(output)}]}
 
 
+def peak_mb(process: int | str) -> float:
+    """The most memory that a process had resident (VmHWM), in MB of 1,000,000 bytes; 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    found = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(found[0].split()[1]) * 1024 / 1e6 if found else 0.0
+
+
 def first_batch(note: Path) -> float:
     """When the first batch came, by what the mappers noted (see workloads.Identity), on the monotonic clock."""
     return min(map(float, note.read_text().split()))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.one_job import peak_mb
+from benchmarks.harness import peak_mb
 from skybatch.engine.folder import JobFolder
 from skybatch.formats import batchfiles
 from skybatch.formats.segment import SegmentFile, SegmentObjects

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import workloads
+from benchmarks.harness import peak_mb
 from skybatch import Dataset, ImageReader, ImageWriter, JsonReader, JsonWriter, ParquetReader, ParquetWriter
 from skybatch.engine import pools
 
@@ -48,16 +49,6 @@ def main(asked: dict[str, Any]) -> dict[str, Any]:
     ended = time.monotonic()
     measured: dict[str, Any] = {"seconds": ended - began, "ended": ended, "engine_mb": peak_mb("self")}
     return measured | ({"worker_mb": watch.stop()} if watch else {})
-
-
-def peak_mb(process: int | str) -> float:
-    """The most memory that a process had resident (VmHWM), in MB of 1,000,000 bytes; 0 when it is gone."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    found = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(found[0].split()[1]) * 1024 / 1e6 if found else 0.0
 
 
 class _MemoryWatch:

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from benchmarks.harness import peak_mb
 from skybatch.engine.events import Settings
 from skybatch.engine.loop import Loop
 from skybatch.engine.scheduler import Scheduler
@@ -299,7 +300,7 @@ def simulate(asked: Asked) -> dict[str, Any]:
         "commits_per_s": (turns1 - turns0) / (t1 - t0),
         "rows_per_range": rows / max(1, counts.won_items),
         "journal_bytes_per_range": path.stat().st_size / max(1, counts.won_items),
-        "engine_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "engine_mb": peak_mb("self"),
     }
 
 

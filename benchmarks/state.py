@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.harness import Figure, Settings
-from benchmarks.one_job import peak_mb
+from benchmarks.harness import Figure, Settings, peak_mb
 
 RANGES, INTERVALS = 10_000_000, 100_000
 

@@ -17,7 +17,7 @@ from skybatch.formats.masking import masked
 from skybatch.formats.record_index import Making, RecordIndex
 from skybatch.formats.source import InputFile, Source
 
-WINDOW_SIZE = 512 << 10
+WINDOW_SIZE = 128 << 10
 """Small enough that a window's lines are still in the processor's cache when they are parsed."""
 FAR_WINDOW_SIZE = 4 << 20
 """Large enough that the way to a store and back is a small part of reading one."""

@@ -12,7 +12,7 @@ from skybatch.worker.fault import describe, leave_if_out_of_memory
 from skybatch.worker.frames import Bytes
 from skybatch.worker.serve import Channel
 
-GROUP_BYTES, GROUP_SECONDS, GROUP_RANGES, GROUPS = 256 << 10, 0.004, 1024, 8
+GROUP_BYTES, GROUP_SECONDS, GROUP_RANGES, GROUPS = 256 << 10, 0.004, 256, 4
 
 
 class Mapped(Protocol):

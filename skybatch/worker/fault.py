@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import gc
+import operator
 import os
 import sys
 import traceback
 from typing import Any
 
-from skybatch.errors import MissingBatches, StorageDenied, StorageFailed
+from skybatch.errors import ItemError, MissingBatches, StorageDenied, StorageFailed
 from skybatch.formats.masking import masked
 
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -39,10 +40,10 @@ def describe(error: BaseException) -> dict[str, Any]:
         "message": _storable(f"{type(error).__name__}: {_said(error)}")[:_MESSAGE_SIZE],
         "traceback": text if len(text) <= _TRACEBACK_SIZE else f"{text[:8000]}\n...\n{text[-8000:]}",
         "signature": f"{type(error).__name__} at {place}",
-        "item": getattr(error, "item", None),
+        "item": _item_of(error),
         "expected": _is_expected(error),
     }
-    if isinstance(error, ModuleNotFoundError) and error.name:
+    if isinstance(error, ModuleNotFoundError) and isinstance(error.name, str):
         described["missing"] = error.name
     if isinstance(error, MissingBatches):
         described["missing_batches"] = True
@@ -57,6 +58,15 @@ def describe_fault(error: BaseException, stage: str | None) -> dict[str, Any]:
     if stage == "mapper" and described["message"] in _TAKEN_FOR_AN_ITEM:
         described["message"] += " (a mapper gets a list of items)"
     return described
+
+
+def _item_of(error: BaseException) -> int | None:
+    """The item at fault, where that is known; exceptions of others may call anything `item`."""
+    item: Any = error.item if isinstance(error, ItemError) else None
+    try:
+        return max(0, operator.index(item))
+    except TypeError:
+        return None
 
 
 def _said(error: BaseException) -> str:

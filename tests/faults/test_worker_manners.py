@@ -207,6 +207,26 @@ def test_attempt_that_breaks_its_worker_is_charged_and_told(tmp_path: Path, mapp
     assert [(f.start, f.kind, f.message) for f in outcome.failures] == [(8, "lost", ENDS[mapper])]
 
 
+class OfTheCatalogue(Exception):
+    """Calls something of its own `item`, as exceptions of others do."""
+
+    def __init__(self, item: object) -> None:
+        super().__init__("out of stock")
+        self.item = item
+
+
+def raises_with_an_item(batch: Batch, flag: str) -> Batch:
+    if batch[0]["id"] == 8 and first_time(flag):
+        raise OfTheCatalogue(object())
+    return batch
+
+
+def test_exception_may_call_anything_its_item(tmp_path: Path) -> None:
+    outcome = map_items(tmp_path, raises_with_an_item, mapper_args={"flag": str(tmp_path / "flag")})
+    assert outcome.ids == list(range(40)) and outcome.attempts == {8: 2}
+    assert [(f.start, f.item, f.message) for f in outcome.failures] == [(8, None, "OfTheCatalogue: out of stock")]
+
+
 POOLS: list[dict[str, Any]] = [
     {"executor": "local"},
     {"executor": "command", "options": {"command": sys.executable}},

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import weakref
+from typing import Any
 
+import numpy as np
 import pytest
 
+from skybatch.errors import ResultError
 from skybatch.worker.fault import describe, kind_of, release
 
 KEY = "AKIAIOSFODNN7EXAMPLE"
@@ -27,6 +30,17 @@ def test_secrets_in_message_and_traceback_are_masked(monkeypatch: pytest.MonkeyP
         assert "wJalr" not in text
     assert "RuntimeError: Authorization: ***" in told["message"]
     assert "ConnectionError: GET https://***@host/x" in told["traceback"]
+
+
+@pytest.mark.parametrize(("item", "told"), [(7, 7), (np.int64(7), 7), (None, None), ("seven", None)])
+def test_the_item_at_fault_is_a_number_or_not_known(item: Any, told: int | None) -> None:
+    assert describe(ResultError("no", item=item))["item"] == told
+
+
+def test_what_others_call_an_item_is_none_of_ours() -> None:
+    error = LookupError("no such thing")
+    error.item = 12345  # type: ignore[attr-defined]
+    assert describe(error)["item"] is None
 
 
 class OutOfMemoryError(RuntimeError):

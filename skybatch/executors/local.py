@@ -33,7 +33,10 @@ class ProcessChannel(WorkerChannel):
         return self._from
 
     def send(self, frame: Frame) -> None:
-        """Send one frame whole."""
+        """Send one frame whole. Raises OSError when the worker is gone, or was let go."""
+        assert self._process.stdin is not None
+        if self._process.stdin.closed:  # its number may be another file's by now
+            raise BrokenPipeError("the worker was let go")
         write_all(self._to, encode(frame))
 
     def receive(self) -> list[Frame] | None:
@@ -44,7 +47,7 @@ class ProcessChannel(WorkerChannel):
         try:
             frames = require_sense(self._decoder.feed(data))
         except FrameError as error:
-            self.kill()
+            self.close()  # its parent sees to everything that it started
             return [{"op": "lost", "reason": "exit", "message": f"its worker does not make sense: {error}", "held": []}]
         for frame in frames:
             if frame["op"] == "started":
@@ -52,10 +55,15 @@ class ProcessChannel(WorkerChannel):
         return frames
 
     def kill(self) -> None:
-        """Kill worker and parent; stopped ones too."""
+        """Kill the worker, stopped or not, and have its parent end what that had started; after `close`, that too."""
+        assert self._process.stdin is not None
         if self._worker_pid:
             _kill_group(self._worker_pid)
-        self._process.kill()
+        if self._process.stdin.closed:
+            self._process.kill()
+        else:
+            self._process.send_signal(signal.SIGCONT)
+            self.close()
 
     def close(self) -> None:
         """End of file for the parent, which ends the worker and everything it started."""

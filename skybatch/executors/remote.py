@@ -175,7 +175,10 @@ class RemoteChannel(WorkerChannel):
             return require_sense(self._decoder.feed(data))
         except FrameError:
             self._said = f"something else was written where the worker speaks: {data[:200]!r}"
-            self._connection.kill()
+            if self._facts:
+                self.close()  # its parent sees to everything that it started
+            else:
+                self._connection.kill()  # nobody of ours is there
             return []
 
     def _is_for_engine(self, frame: Frame) -> bool:

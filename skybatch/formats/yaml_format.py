@@ -58,7 +58,7 @@ def _dumper() -> Any:
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        pass
+        """With a way of its own for text."""
 
     odd = re.compile("[\x85\u2028\u2029]").search
 

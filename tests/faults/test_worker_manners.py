@@ -157,6 +157,33 @@ def test_thread_that_never_ends_does_not_keep_an_interrupted_job(tmp_path: Path)
     interrupter.join()
 
 
+def keeps_a_child_apart(batch: Batch, note: str) -> Batch:
+    """A child in a session of its own, which no signal to the worker's group reaches."""
+    if os.fork() == 0:
+        os.setsid()
+        Path(note).touch()
+        time.sleep(1000)
+    time.sleep(1000)
+    return batch
+
+
+def test_second_interrupt_ends_children_in_other_sessions_too(tmp_path: Path) -> None:
+    """That none is left is seen to by the fixture of every test."""
+    note = tmp_path / "note"
+
+    def interrupt_twice() -> None:
+        wait_until(note.exists, 30.0, "the child is there")
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+
+    interrupter = threading.Thread(target=interrupt_twice)
+    interrupter.start()
+    with pytest.raises(skybatch.errors.Paused, match="interrupted by SIGINT"):
+        map_items(tmp_path, keeps_a_child_apart, mapper_args={"note": str(note)})
+    interrupter.join()
+
+
 # Once, for the range 8-11: what ends the attempt, cleanly
 
 
@@ -189,7 +216,11 @@ def writes_into_our_channel(batch: Batch, flag: str) -> Batch:
 
 
 def says_what_makes_no_sense(batch: Batch, flag: str) -> Batch:
+    """With a child in a session of its own, which must go too."""
     if batch[0]["id"] == 8 and first_time(flag):
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(1000)
         write_into_our_channel(encode({"op": "done", "grant": 1}))
     return batch
 
